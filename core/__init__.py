@@ -1,0 +1,1 @@
+"""The hall of the house: the words that every plugin and the command line speak."""

@@ -1,0 +1,280 @@
+"""Datasets of images with optional masks, labels and captions: lazy tables, decoded in parallel when asked for."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .batch import Batch
+from .decoding import decode_image, decode_mask
+from .errors import DataError
+from .seeding import name_seed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SPLITS = ("train", "val", "test")
+CACHE_BYTES = 2 * 1024**3
+DECODE_THREADS = 8
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One case of a dataset, not yet decoded.
+
+    Attributes:
+        image_id: unique within the dataset.
+        image: file, or (H, W, 3) uint8 pixels already in memory.
+        mask: file, or (H, W) uint8 pixels of 0 and 1; None where there is none.
+        label: class name, or None where unknown.
+        caption: text, or None.
+        group: lesion or patient that the image shows; a split never separates a group.
+        split: ``train``, ``val``, ``test`` or None where the source assigns none.
+        metadata: any further columns of the source's table.
+    """
+
+    image_id: str
+    image: Path | Pixels
+    mask: Path | Pixels | None = None
+    label: str | None = None
+    caption: str | None = None
+    group: str = ""
+    split: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def lesion(self) -> str:
+        """The group's name; an image without one is a lesion of its own."""
+        return self.group or self.image_id
+
+
+class _PixelCache:
+    """Decoded pixels, least recently used dropped first, shared by all views of one dataset."""
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self._limit = limit
+        self._bytes = 0
+        self._entries: OrderedDict[tuple[str, str, int | None], Pixels] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: tuple[str, str, int | None], decode: Callable[[], Pixels]) -> Pixels:
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                return self._entries[key]
+        pixels = decode()
+        with self._lock:
+            if key not in self._entries:
+                self._entries[key] = pixels
+                self._bytes += pixels.nbytes
+            while self._bytes > self._limit and len(self._entries) > 1:
+                self._bytes -= self._entries.popitem(last=False)[1].nbytes
+        return pixels
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A table of records, of which images and masks are decoded and resized on demand.
+
+    Attributes:
+        name: what to call it in tables and reports.
+        records: the cases, in the source's order.
+        size: edge in pixels to which images (Lanczos) and masks (nearest) are resized, or None to keep them.
+            Images that are not square are stretched.
+        phantom: True where the images are procedural phantoms; shown wherever the data appear.
+    """
+
+    name: str
+    records: tuple[Record, ...]
+    size: int | None = None
+    phantom: bool = False
+    _cache: _PixelCache = field(default_factory=_PixelCache, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for record in self.records:
+            if record.image_id in seen:
+                raise DataError(f"dataset {self.name}: image id {record.image_id!r} appears twice; ids must be unique")
+            seen.add(record.image_id)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The image ids, in order."""
+        return tuple(record.image_id for record in self.records)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names that occur, sorted."""
+        return tuple(sorted({record.label for record in self.records if record.label is not None}))
+
+    def where(self, keep: Callable[[Record], bool]) -> Dataset:
+        """Return the records for which ``keep`` is true."""
+        return replace(self, records=tuple(record for record in self.records if keep(record)))
+
+    def take(self, rows: Sequence[int]) -> Dataset:
+        """Return the records at ``rows``."""
+        return replace(self, records=tuple(self.records[row] for row in rows))
+
+    def split(self, name: str) -> Dataset:
+        """Return the records of the split ``name``.
+
+        Raises:
+            DataError: the dataset has no such split.
+        """
+        part = self.where(lambda record: record.split == name)
+        if not len(part):
+            have = sorted({record.split for record in self.records if record.split})
+            raise DataError(f"dataset {self.name} has no split {name!r}; it has {', '.join(have) or 'none'}")
+        return part
+
+    def has_splits(self) -> bool:
+        """True where at least one record is assigned to a split."""
+        return any(record.split for record in self.records)
+
+    def resized(self, size: int | None) -> Dataset:
+        """Return the same records to be delivered at ``size`` pixels."""
+        return replace(self, size=size)
+
+    def with_masks(self) -> Dataset:
+        """Return the records that have a mask.
+
+        Raises:
+            DataError: none has.
+        """
+        part = self.where(lambda record: record.mask is not None)
+        if not len(part):
+            raise DataError(f"dataset {self.name} has no masks, which are needed here")
+        return part
+
+    def joined(self, other: Dataset, *, name: str | None = None) -> Dataset:
+        """Return both datasets' records as one; ids that clash get the other dataset's name in front."""
+        taken = set(self.ids)
+        renamed = tuple(
+            replace(record, image_id=f"{other.name}/{record.image_id}") if record.image_id in taken else record
+            for record in other.records
+        )
+        in_memory = replace(self, name=name or f"{self.name}+{other.name}", records=self.records + renamed)
+        return replace(in_memory, phantom=self.phantom or other.phantom, _cache=_PixelCache())
+
+    def image(self, row: int) -> Pixels:
+        """Return one image as (H, W, 3) uint8."""
+        record = self.records[row]
+        return self._cache.get((record.image_id, "image", self.size), lambda: decode_image(record.image, self.size))
+
+    def mask(self, row: int) -> Pixels:
+        """Return one mask as (H, W) uint8 of 0 and 1.
+
+        Raises:
+            DataError: the record has no mask, or its mask has another size than its image.
+        """
+        record = self.records[row]
+        if record.mask is None:
+            raise DataError(f"dataset {self.name}: image {record.image_id!r} has no mask, which is needed here")
+        mask = record.mask
+        return self._cache.get((record.image_id, "mask", self.size), lambda: decode_mask(mask, record.image, self.size))
+
+    def images_array(self, rows: Sequence[int]) -> Pixels:
+        """Return (N, H, W, 3) uint8 images of ``rows``, decoded in parallel."""
+        return self._stacked(self.image, rows)
+
+    def masks_array(self, rows: Sequence[int]) -> Pixels:
+        """Return (N, H, W) uint8 masks of ``rows``, decoded in parallel."""
+        return self._stacked(self.mask, rows)
+
+    def _stacked(self, decode: Callable[[int], Pixels], rows: Sequence[int]) -> Pixels:
+        with ThreadPoolExecutor(min(DECODE_THREADS, max(len(rows), 1))) as pool:
+            pixels = list(pool.map(decode, rows))
+        if len({item.shape for item in pixels}) > 1:
+            raise DataError(f"dataset {self.name} has images of several sizes; give a size to resize them to")
+        if not pixels:
+            raise DataError(f"dataset {self.name}: no cases to decode")
+        return np.stack(pixels)
+
+    def fetch(self, rows: Sequence[int], *, masks: bool | None = None) -> Batch:
+        """Return ``rows`` as a :class:`Batch` on the CPU, images (N, 3, H, W) fp32 in [0, 1].
+
+        Args:
+            masks: True demands masks, False leaves them out, None takes them where every row has one.
+        """
+        chosen = [self.records[row] for row in rows]
+        wants_masks = all(record.mask is not None for record in chosen) if masks is None else masks
+        labels = tuple(record.label for record in chosen)
+        captions = tuple(record.caption for record in chosen)
+        return Batch(
+            ids=tuple(record.image_id for record in chosen),
+            seeds=tuple(name_seed(record.image_id) for record in chosen),
+            images=image_tensor(self.images_array(rows)),
+            masks=mask_tensor(self.masks_array(rows)) if wants_masks else None,
+            labels=labels if any(labels) else None,
+            prompts=captions if any(captions) else None,
+        )
+
+    def batches(self, batch_size: int, *, masks: bool | None = None) -> Iterator[Batch]:
+        """Yield all cases in order as batches, the next one decoded while the caller works."""
+        starts = range(0, len(self), batch_size)
+        rows = [range(start, min(start + batch_size, len(self))) for start in starts]
+        with ThreadPoolExecutor(1) as ahead:
+            pending = [ahead.submit(self.fetch, chosen, masks=masks) for chosen in rows[:1]]
+            for following in [*rows[1:], None]:
+                ready = pending.pop().result()
+                if following is not None:
+                    pending.append(ahead.submit(self.fetch, following, masks=masks))
+                yield ready
+
+
+def image_tensor(images: Pixels) -> Tensor:
+    """Turn (N, H, W, 3) uint8 into (N, 3, H, W) fp32 in [0, 1]."""
+    import torch
+
+    return torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32).div_(255).contiguous()
+
+
+def mask_tensor(masks: Pixels) -> Tensor:
+    """Turn (N, H, W) uint8 of 0 and 1 into (N, 1, H, W) fp32."""
+    import torch
+
+    return torch.from_numpy(masks).unsqueeze(1).to(torch.float32)
+
+
+def grouped_split(
+    dataset: Dataset, fractions: Mapping[str, float], *, seed: int = 0, only_unassigned: bool = False
+) -> Dataset:
+    """Assign splits so that images of one lesion stay together and ``fractions`` are met as nearly as groups allow.
+
+    Groups are ordered by a hash of ``seed`` and their name, so the assignment does not depend on the order of records.
+
+    Raises:
+        DataError: the fractions do not add up to 1.
+    """
+    if abs(sum(fractions.values()) - 1) > 1e-6 or min(fractions.values()) < 0:
+        raise DataError(f"split fractions must be positive and add up to 1, not {dict(fractions)}")
+    groups: dict[str, list[Record]] = {}
+    for record in dataset.records:
+        if not (only_unassigned and record.split):
+            groups.setdefault(record.lesion, []).append(record)
+    total = sum(map(len, groups.values()))
+    assigned: dict[str, str] = {}
+    done, bounds = 0, np.cumsum(list(fractions.values())) * total
+    for lesion in sorted(groups, key=lambda name: name_seed(str(seed), name)):
+        middle = done + len(groups[lesion]) / 2
+        assigned[lesion] = list(fractions)[min(int(np.searchsorted(bounds, middle)), len(bounds) - 1)]
+        done += len(groups[lesion])
+
+    def with_split(record: Record) -> Record:
+        keeps = only_unassigned and record.split
+        return record if keeps else replace(record, split=assigned[record.lesion])
+
+    return replace(dataset, records=tuple(map(with_split, dataset.records)))

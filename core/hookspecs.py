@@ -1,0 +1,73 @@
+"""The hooks of lesionforge: one to register plugins, the rest to follow a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from .batch import Batch, Rejection
+    from .roles import Plugin
+
+PROJECT = "lesionforge"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class RegistrationHooks:
+    """Implemented at the foot of a module that an entry point of the group ``lesionforge`` names."""
+
+    @hookspec
+    def register_plugins(self) -> Iterable[type[Plugin]]:  # type: ignore[empty-body]
+        """Return the plugin classes of this module; each one's base class is its role."""
+
+    @hookspec
+    def kernel_diagnostics(self) -> Iterable[Mapping[str, Any]]:  # type: ignore[empty-body]
+        """Return one row for each op and backend: ``op``, ``backend``, ``available``, ``reason``."""
+
+
+class LifecycleHooks:
+    """Implemented by progress bars, trackers and users' own observers. A run calls them in the process that computes."""
+
+    @hookspec
+    def run_started(self, output: Path | None, count: int, stages: tuple[str, ...]) -> None:
+        """A chain begins: ``count`` cases are still to be made by ``stages``."""
+
+    @hookspec
+    def stage_started(self, stage: str, cases: int) -> None:
+        """A stage takes a batch of ``cases``."""
+
+    @hookspec
+    def stage_done(self, stage: str, batch: Batch, seconds: float) -> None:
+        """A stage has returned ``batch``."""
+
+    @hookspec
+    def stage_progress(self, stage: str, done: int, total: int, metrics: Mapping[str, Any]) -> None:
+        """A stage or training job reports its own steps."""
+
+    @hookspec
+    def case_rejected(self, case_id: str, rejection: Rejection) -> None:
+        """A filter has rejected a case."""
+
+    @hookspec
+    def batch_done(self, cases: int, kept: int) -> None:
+        """A batch has passed all stages."""
+
+    @hookspec
+    def shard_done(self, first: int, cases: int) -> None:
+        """A shard is committed to disk."""
+
+    @hookspec
+    def run_done(self, output: Path | None) -> None:
+        """All shards are committed."""
+
+    @hookspec
+    def job_started(self, name: str, trainer: str, output: Path) -> None:
+        """A training job begins."""
+
+    @hookspec
+    def job_done(self, name: str, metrics: Mapping[str, float]) -> None:
+        """A training job has finished and been evaluated."""

@@ -50,10 +50,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         sync_tree(temporary)
+        replaced = path.with_name(f"{temporary.name}-old")
         if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
+            path.rename(replaced)
+        temporary.rename(path)
         sync_folder(path.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error

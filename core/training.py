@@ -1,0 +1,306 @@
+"""One training loop for all methods: every step is a pure function of (seed, step), so resuming needs no RNG state."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .context import Context
+from .durable import new_folder, remove_leftovers, write_text
+from .errors import CheckpointError, ConfigError
+from .seeding import name_seed
+
+Losses = Callable[[list[int], int], Mapping[str, Tensor]]
+STATE_FOLDER = "state"
+CURVE_POINTS = 200
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Evaluate every ``every`` steps, keep the best weights by ``monitor``, stop after ``patience`` without gain."""
+
+    every: int
+    evaluate: Callable[[nn.Module], Mapping[str, float]]
+    monitor: str
+    higher_is_better: bool
+    patience: int | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Call ``take(model, step)`` every ``every`` steps with the weights that would be published, for sample grids."""
+
+    every: int
+    take: Callable[[nn.Module, int], None]
+
+
+@dataclass
+class _Progress:
+    """What a resumed loop must know besides weights and optimizer."""
+
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    window: dict[str, float] = field(default_factory=dict)
+    window_steps: int = 0
+    best: float | None = None
+    since_best: int = 0
+    stopped: bool = False
+
+
+def constant_rate(step: int) -> float:
+    """Leave the optimizer's base rate as it is."""
+    return 1.0
+
+
+class TrainingLoop:
+    """Runs optimisation steps, checkpoints them and resumes them exactly.
+
+    Attributes:
+        network: the model as accelerate prepared it; use it inside the loss function.
+        device: where batches belong.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        output: Path,
+        context: Context,
+        steps: int,
+        batch_size: int,
+        examples: int,
+        rate: Callable[[int], float] = constant_rate,
+        clip_norm: float | None = None,
+        ema_decay: float | None = None,
+        checkpoint_every: int = 500,
+        channels_last: bool = True,
+    ) -> None:
+        """Prepare training of ``model`` for ``steps`` steps of ``batch_size`` out of ``examples`` examples.
+
+        Args:
+            rate: factor on the optimizer's base learning rate at each step.
+            clip_norm: largest norm of the whole gradient.
+            ema_decay: decay of the exponential moving average of the weights, warmed up as (1 + k) / (10 + k).
+        """
+        if examples < 1:
+            raise ConfigError(f"training {context.name}: there is no example to train on")
+        self._accelerator = Accelerator(cpu=context.device.type == "cpu")
+        if channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model, self._output, self._context = model, output, context
+        self.network, self._optimizer = self._accelerator.prepare(model, optimizer)
+        self.device = self._accelerator.device
+        self._steps, self._batch_size, self._examples = steps, batch_size, examples
+        self._rate, self._clip_norm, self._checkpoint_every = rate, clip_norm, checkpoint_every
+        self._base_rates = [group["lr"] for group in optimizer.param_groups]
+        self._ema_decay = ema_decay
+        self._ema = None if ema_decay is None else [p.detach().clone() for p in model.parameters()]
+        self._best_weights: dict[str, Tensor] | None = None
+        self._log_every = max(1, steps // CURVE_POINTS)
+        self._state = _Progress()
+
+    def run(
+        self, losses: Losses, *, validation: Validation | None = None, snapshot: Snapshot | None = None
+    ) -> list[dict[str, float]]:
+        """Train to the end, from the newest checkpoint if there is one, and leave the weights to publish in ``model``.
+
+        ``losses(rows, step)`` returns the terms of one batch; ``loss`` among them is minimised. It runs under the
+        context's autocast and a random state that depends on seed and step alone.
+
+        Returns:
+            The curve: one row of means per logging interval, with ``step`` first.
+        """
+        self._load_state()
+        state = self._state
+        while state.step < self._steps and not state.stopped:
+            self._optimise(losses)
+            state.step += 1
+            row = self._log_row() if state.step % self._log_every == 0 or state.step == self._steps else {}
+            if validation and (state.step % validation.every == 0 or state.step == self._steps):
+                row |= self._validate(validation)
+            if row:
+                state.history.append({"step": state.step, **row})
+            self._context.progress(state.step, self._steps, row)
+            if snapshot and (state.step % snapshot.every == 0 or state.step == self._steps):
+                self._take(snapshot)
+            if state.step % self._checkpoint_every == 0 or state.step == self._steps or state.stopped:
+                self._save_state()
+        self._publish_weights()
+        return state.history
+
+    def rows(self, step: int) -> list[int]:
+        """Return the example numbers of this process's part of the batch at ``step``: each epoch is a permutation."""
+        first = step * self._batch_size
+        positions = range(first, first + self._batch_size)
+        orders = {epoch: self._epoch_order(epoch) for epoch in {position // self._examples for position in positions}}
+        chosen = [orders[position // self._examples][position % self._examples] for position in positions]
+        return chosen[self._accelerator.process_index :: self._accelerator.num_processes]
+
+    def _epoch_order(self, epoch: int) -> list[int]:
+        rng = torch.Generator().manual_seed(self._seed("epoch", epoch))
+        return torch.randperm(self._examples, generator=rng).tolist()
+
+    def _seed(self, purpose: str, number: int) -> int:
+        process = self._accelerator.process_index if purpose == "step" else 0
+        return name_seed(str(self._context.seed), self._context.name, purpose, str(number), str(process)) >> 1
+
+    @contextmanager
+    def _random_state(self, purpose: str, number: int) -> Iterator[None]:
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self._seed(purpose, number))
+            yield
+
+    def _optimise(self, losses: Losses) -> None:
+        state = self._state
+        self.network.train()
+        with self._random_state("step", state.step):
+            with self._context.autocast():
+                terms = losses(self.rows(state.step), state.step)
+            self._accelerator.backward(terms["loss"])
+        if self._clip_norm is not None:
+            self._accelerator.clip_grad_norm_(self.model.parameters(), self._clip_norm)
+        for group, base in zip(self._optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = base * self._rate(state.step)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._average_weights()
+        for name, value in terms.items():
+            state.window[name] = state.window.get(name, 0.0) + value.detach().double().item()
+        state.window_steps += 1
+
+    @torch.no_grad()
+    def _average_weights(self) -> None:
+        if self._ema is None or self._ema_decay is None:
+            return
+        step = self._state.step
+        decay = min(self._ema_decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self._ema, list(self.model.parameters()), 1 - decay)
+
+    def _log_row(self) -> dict[str, float]:
+        state = self._state
+        row = {name: value / state.window_steps for name, value in state.window.items()}
+        row["learning_rate"] = self._optimizer.param_groups[0]["lr"]
+        state.window, state.window_steps = {}, 0
+        return row
+
+    @contextmanager
+    def _published_weights(self) -> Iterator[None]:
+        """Put the averaged weights, if any, into the model for the duration of the block."""
+        if self._ema is None:
+            yield
+            return
+        parameters = list(self.model.parameters())
+        trained = [parameter.detach().clone() for parameter in parameters]
+        try:
+            _copy_into(parameters, self._ema)
+            yield
+        finally:
+            _copy_into(parameters, trained)
+
+    def _validate(self, validation: Validation) -> dict[str, float]:
+        state = self._state
+        with self._published_weights(), torch.no_grad(), self._random_state("validation", state.step):
+            self.model.eval()
+            metrics = dict(validation.evaluate(self.model))
+            value = metrics[validation.monitor]
+            gained = state.best is None or (value > state.best if validation.higher_is_better else value < state.best)
+            if gained:
+                state.best, state.since_best = value, 0
+                self._best_weights = _weights(self.model)
+            else:
+                state.since_best += 1
+                state.stopped = validation.patience is not None and state.since_best >= validation.patience
+        return metrics
+
+    def _take(self, snapshot: Snapshot) -> None:
+        with self._published_weights(), torch.no_grad(), self._random_state("snapshot", self._state.step):
+            self.model.eval()
+            if self._accelerator.is_main_process:
+                snapshot.take(self.model, self._state.step)
+
+    @torch.no_grad()
+    def _publish_weights(self) -> None:
+        if self._best_weights is not None:
+            self.model.load_state_dict(self._best_weights)
+        elif self._ema is not None:
+            _copy_into(list(self.model.parameters()), self._ema)
+        self.model.eval()
+
+    def _save_state(self) -> None:
+        if not self._accelerator.is_main_process:
+            return
+        folder = self._output / STATE_FOLDER
+        name = f"step-{self._state.step:08d}"
+        with new_folder(folder / name) as draft:
+            save_file(_weights(self.model), draft / "model.safetensors")
+            if self._ema is not None:
+                save_file(_numbered(self._ema), draft / "ema.safetensors")
+            if self._best_weights is not None:
+                save_file(self._best_weights, draft / "best.safetensors")
+            resume = {"optimizer": self._optimizer.state_dict(), "progress": dict(vars(self._state))}
+            torch.save(resume, draft / "resume.pt")
+        for older in folder.glob("step-*"):
+            if older.name < name:
+                shutil.rmtree(older)
+        write_text(self._output / "curves.csv", curves_table(self._state.history))
+
+    def _load_state(self) -> None:
+        folder = self._output / STATE_FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        checkpoints = sorted(folder.glob("step-*"))
+        if not checkpoints:
+            return
+        newest = checkpoints[-1]
+        try:
+            resume: dict[str, Any] = torch.load(newest / "resume.pt", map_location="cpu", weights_only=True)
+            self.model.load_state_dict(load_file(newest / "model.safetensors"))
+            self._optimizer.load_state_dict(resume["optimizer"])
+            if self._ema is not None:
+                averaged = load_file(newest / "ema.safetensors")
+                _copy_into(self._ema, [averaged[key] for key in sorted(averaged)])
+            best = newest / "best.safetensors"
+            self._best_weights = load_file(best) if best.exists() else None
+            self._state = _Progress(**resume["progress"])
+        except Exception as error:
+            raise CheckpointError(
+                f"cannot resume from {newest}: {str(error).splitlines()[0]}; the configuration changed or the files "
+                "are damaged: delete the folder to start this training again"
+            ) from error
+
+
+def curves_table(history: list[dict[str, float]]) -> str:
+    """Return training history as CSV text with one column per logged name."""
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns or ["step"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()
+
+
+@torch.no_grad()
+def _copy_into(targets: list[Any], values: list[Tensor]) -> None:
+    for target, value in zip(targets, values, strict=True):
+        target.copy_(value)
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()}
+
+
+def _numbered(tensors: list[Tensor]) -> dict[str, Tensor]:
+    return {f"{number:06d}": tensor.contiguous() for number, tensor in enumerate(tensors)}

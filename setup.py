@@ -1,0 +1,88 @@
+"""Builds lesionforge: the repository root is the import package, CMake makes its native module.
+
+Metadata and tool settings are in pyproject.toml; here is what they cannot express.
+The native module is optional: without a working compiler everything runs on the reference kernels.
+LESIONFORGE_REQUIRE_NATIVE=1 makes a failed native build fail the installation.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+ROOT = Path(__file__).resolve().parent
+ROOMS = ("core", "plugins", "kernels", "cli")
+
+# Our own plugins, registered exactly as a stranger's are: name = module that holds its hookimpls.
+PLUGINS = {
+    "phantom": "plugins.data.phantom",
+    "folders": "plugins.data.folders",
+    "isic": "plugins.data.isic",
+    "exporters": "plugins.data.exporters",
+    "ddpm": "plugins.ddpm.plugin",
+    "segmentation": "plugins.segmentation.plugin",
+    "quality": "plugins.quality.plugin",
+    "extractors": "plugins.quality.extractors",
+    "kernels": "kernels.diagnostics",
+}
+
+
+class CMakeBuild(build_ext):
+    """Builds `lesionforge._native` with CMake and Ninja from CMakeLists.txt."""
+
+    def build_extension(self, ext: Extension) -> None:
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        target.unlink(missing_ok=True)  # a module of older sources must not outlive a failed build
+        try:
+            import pybind11
+
+            self._cmake(target, pybind11.get_cmake_dir())
+        except (ImportError, OSError, subprocess.CalledProcessError) as error:
+            # setuptools forgives an optional extension only this class of error.
+            raise CompileError(f"{ext.name}: {error}") from error
+
+    def _cmake(self, target: Path, pybind11_dir: str) -> None:
+        cmake = shutil.which("cmake")
+        if cmake is None:
+            raise FileNotFoundError("cmake is not on PATH")
+        # An own folder each time: CMake's cache would remember tools of an isolated build that is gone.
+        with tempfile.TemporaryDirectory(prefix="lesionforge-cmake-") as build:
+            configure = [cmake, "-S", str(ROOT), "-B", build, "-DCMAKE_BUILD_TYPE=Release"]
+            configure += [f"-Dpybind11_DIR={pybind11_dir}", f"-DPython_EXECUTABLE={sys.executable}"]
+            if shutil.which("ninja"):
+                configure += ["-G", "Ninja"]
+            subprocess.run(configure, check=True)
+            subprocess.run([cmake, "--build", build, "--config", "Release", "--parallel", "2"], check=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            subprocess.run([cmake, "--install", build, "--prefix", str(target.parent)], check=True)
+        if not target.exists():
+            raise FileNotFoundError(f"the build made no {target.name}")
+
+
+def native_is_required() -> bool:
+    return os.environ.get("LESIONFORGE_REQUIRE_NATIVE", "0") not in ("", "0")
+
+
+setup(
+    package_dir={"lesionforge": "."},
+    packages=["lesionforge"]
+    + [f"lesionforge.{name}" for name in find_packages(include=[p for room in ROOMS for p in (room, f"{room}.*")])],
+    package_data={
+        "lesionforge": ["py.typed", "recipes/*.toml"],
+        "lesionforge.core.report": ["*.html", "*.css", "*.js"],
+    },
+    ext_modules=[Extension("lesionforge._native", sources=[], optional=not native_is_required())],
+    cmdclass={"build_ext": CMakeBuild},
+    entry_points={
+        "console_scripts": ["lesionforge = lesionforge.cli.main:main"],
+        "lesionforge": [f"{name} = lesionforge.{module}" for name, module in PLUGINS.items()],
+    },
+)

@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
-PYTEST_ARGS ?= -n $(WORKERS)
+PYTEST_ARGS ?= -n $(WORKERS) --dist loadfile
 
 # Without it Python puts the checkout on sys.path, and our folder kernels/ shadows PyPI's package of that name.
 export PYTHONSAFEPATH := 1

@@ -72,6 +72,7 @@ def native_is_required() -> bool:
 
 
 setup(
+    script_name="setup.py",  # by this name build_py knows which file of the root is not the package's
     package_dir={"lesionforge": "."},
     packages=["lesionforge"]
     + [f"lesionforge.{name}" for name in find_packages(include=[p for room in ROOMS for p in (room, f"{room}.*")])],

@@ -35,7 +35,31 @@ _PUBLIC = {
     "open_run": "core.run",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = [
+    "Annotator",
+    "Batch",
+    "Case",
+    "Chain",
+    "Checkpoint",
+    "Context",
+    "Dataset",
+    "Exporter",
+    "Extractor",
+    "Filter",
+    "Generator",
+    "LesionforgeError",
+    "PluginConfig",
+    "Recipe",
+    "Record",
+    "Rejection",
+    "Run",
+    "Source",
+    "Trainer",
+    "__version__",
+    "hookimpl",
+    "load_dataset",
+    "open_run",
+]
 
 if TYPE_CHECKING:
     from .core.batch import Batch, Rejection

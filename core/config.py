@@ -42,7 +42,8 @@ def _problem(model: type[PluginConfig], detail: Any) -> str:
     if detail["type"] == "extra_forbidden":
         return f"unknown key {key!r}; allowed are {', '.join(model.model_fields) or 'none'}"
     if detail["type"] == "missing":
-        return f"key {key!r} is required ({model.model_fields[str(detail['loc'][0])].description or 'see plugins show'})"
+        described = model.model_fields.get(str(detail["loc"][0]))
+        return f"key {key!r} is required" + (f" ({described.description})" if described else "")
     return f"{key} = {detail['input']!r}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from .batch import Batch
 from .decoding import decode_image, decode_mask
+from .durable import file_hash
 from .errors import DataError
 from .seeding import name_seed
 
@@ -194,6 +197,15 @@ class Dataset:
         """Return (N, H, W) uint8 masks of ``rows``, decoded in parallel."""
         return self._stacked(self.mask, rows)
 
+    def fingerprint(self) -> list[str]:
+        """Return one line a record: image id, lesion, split, hash of the image and of the mask."""
+        with ThreadPoolExecutor(DECODE_THREADS) as pool:
+            hashes = pool.map(lambda record: (content_hash(record.image), content_hash(record.mask)), self.records)
+            return [
+                json.dumps([record.image_id, record.lesion, record.split, image, mask], ensure_ascii=False)
+                for record, (image, mask) in zip(self.records, hashes, strict=True)
+            ]
+
     def _stacked(self, decode: Callable[[int], Pixels], rows: Sequence[int]) -> Pixels:
         with ThreadPoolExecutor(min(DECODE_THREADS, max(len(rows), 1))) as pool:
             pixels = list(pool.map(decode, rows))
@@ -233,6 +245,22 @@ class Dataset:
                 if following is not None:
                     pending.append(ahead.submit(self.fetch, following, masks=masks))
                 yield ready
+
+
+def content_hash(content: Path | Pixels | None) -> str | None:
+    """Return the SHA-256 of a file's bytes or of pixels in memory, None for nothing.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if content is None:
+        return None
+    if not isinstance(content, Path):
+        return hashlib.sha256(np.ascontiguousarray(content).tobytes()).hexdigest()
+    try:
+        return file_hash(content)
+    except OSError as error:
+        raise DataError(f"file {content} cannot be read: {error.strerror}") from error
 
 
 def image_tensor(images: Pixels) -> Tensor:

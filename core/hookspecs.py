@@ -30,7 +30,7 @@ class RegistrationHooks:
 
 
 class LifecycleHooks:
-    """Implemented by progress bars, trackers and users' own observers. A run calls them in the process that computes."""
+    """Implemented by progress bars, trackers and users' own observers; called in the process that computes."""
 
     @hookspec
     def run_started(self, output: Path | None, count: int, stages: tuple[str, ...]) -> None:

@@ -51,7 +51,7 @@ class _Progress:
 
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
-    window: dict[str, float] = field(default_factory=dict)
+    window: dict[str, Any] = field(default_factory=dict)
     window_steps: int = 0
     best: float | None = None
     since_best: int = 0
@@ -178,7 +178,7 @@ class TrainingLoop:
         self._optimizer.zero_grad(set_to_none=True)
         self._average_weights()
         for name, value in terms.items():
-            state.window[name] = state.window.get(name, 0.0) + value.detach().double().item()
+            state.window[name] = state.window.get(name, 0.0) + value.detach().double()
         state.window_steps += 1
 
     @torch.no_grad()
@@ -191,7 +191,7 @@ class TrainingLoop:
 
     def _log_row(self) -> dict[str, float]:
         state = self._state
-        row = {name: value / state.window_steps for name, value in state.window.items()}
+        row = {name: float(total) / state.window_steps for name, total in state.window.items()}
         row["learning_rate"] = self._optimizer.param_groups[0]["lr"]
         state.window, state.window_steps = {}, 0
         return row
@@ -250,7 +250,8 @@ class TrainingLoop:
                 save_file(_numbered(self._ema), draft / "ema.safetensors")
             if self._best_weights is not None:
                 save_file(self._best_weights, draft / "best.safetensors")
-            resume = {"optimizer": self._optimizer.state_dict(), "progress": dict(vars(self._state))}
+            window = {name: float(total) for name, total in self._state.window.items()}
+            resume = {"optimizer": self._optimizer.state_dict(), "progress": {**vars(self._state), "window": window}}
             torch.save(resume, draft / "resume.pt")
         for older in folder.glob("step-*"):
             if older.name < name:
@@ -299,7 +300,8 @@ def _copy_into(targets: list[Any], values: list[Tensor]) -> None:
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()}
+    state = model.state_dict()
+    return {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
 
 
 def _numbered(tensors: list[Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,157 @@
+"""Setting stages up and sending batches through them, with every role held to its contract."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from .batch import Batch
+from .chain import Chain
+from .config import checkpoint_fields
+from .context import Context, choose_device, choose_precision
+from .durable import write_bytes
+from .errors import ConfigError, LesionforgeError, PluginError, PluginFailure, StoreError
+from .recipe import JOB_REFERENCE
+from .registry import Registry, default_registry
+from .roles import Annotator, Filter, Plugin, Stage
+
+if TYPE_CHECKING:
+    from .dataset import Dataset
+
+
+def resolve_checkpoints(values: Mapping[str, Any], plugin: type[Plugin], jobs: Path | None) -> dict[str, Any]:
+    """Return ``values`` in which ``train:NAME`` is replaced by that job's folder below ``jobs``."""
+    resolved = dict(values)
+    for key in checkpoint_fields(plugin.Config):
+        value = resolved.get(key)
+        if isinstance(value, str) and value.startswith(JOB_REFERENCE):
+            if jobs is None:
+                raise ConfigError(f"{key} = {value!r} refers to a training, but this chain belongs to no recipe")
+            resolved[key] = str(jobs / value.removeprefix(JOB_REFERENCE))
+    return resolved
+
+
+def set_up(
+    chain: Chain,
+    *,
+    device: torch.device,
+    precision: str,
+    seed: int = 0,
+    jobs: Path | None = None,
+    registry: Registry | None = None,
+) -> dict[str, Stage]:
+    """Return the chain's stages with their networks loaded, by key."""
+    registry = registry or default_registry()
+    for key, stage in zip(chain.keys, chain.stages, strict=True):
+        plugin = registry.find(stage.plugin).plugin
+        for name, value in resolve_checkpoints(stage.values, plugin, jobs).items():
+            chain = chain.with_value(key, name, value)
+    stages = chain.build(registry)
+    for key, stage in stages.items():
+
+        def report(done: int, total: int, metrics: Mapping[str, Any], stage_key: str = key) -> None:
+            registry.hooks.hook.stage_progress(stage=stage_key, done=done, total=total, metrics=metrics)
+
+        context = Context(device, choose_precision(precision, device), key, seed, report)
+        with guarded(f"stage {key} could not be set up"):
+            stage.setup(context)
+    return stages
+
+
+def fit_stages(stages: Mapping[str, Stage], real: Dataset | None, folder: Path | None) -> None:
+    """Fit the stages that need it on ``real``, or give them the fit that ``folder`` holds from before.
+
+    Raises:
+        ConfigError: a stage needs real data and there are none.
+    """
+    for key, stage in stages.items():
+        if not stage.needs_fit:
+            continue
+        file = folder / f"{key}.safetensors" if folder else None
+        if file is None or not file.exists():
+            if real is None:
+                raise ConfigError(f"stage {key} must be fitted on real data; name some, for example --data folder:PATH")
+            with guarded(f"stage {key} could not be fitted"):
+                state = {name: tensor.cpu().contiguous() for name, tensor in stage.fit(real).items()}
+            if file is None:
+                stage.load_fit(state)
+                continue
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(file, save(state))
+        try:
+            stage.load_fit(load_file(file))
+        except (SafetensorError, KeyError) as error:
+            raise StoreError(f"fitted state {file} is damaged: {error}; delete it to fit again") from error
+
+
+def open_stages(chain: Chain, *, device: str, precision: str, data: str | Dataset | None) -> list[Stage]:
+    """Return ready stages for use without a run folder, see :meth:`Chain.open`."""
+    from .loading import load_dataset
+
+    stages = set_up(chain, device=choose_device(device), precision=precision)
+    real = load_dataset(data) if isinstance(data, str) else data
+    if real is not None and real.has_splits():
+        real = real.split("train")
+    fit_stages(stages, real, None)
+    return list(stages.values())
+
+
+class guarded:  # noqa: N801 - reads as a statement: with guarded("stage x failed")
+    """Turn whatever a plugin raises into a :class:`PluginFailure` that says what failed; our own errors pass."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, LesionforgeError) or not isinstance(error, Exception):
+            return
+        detail = str(error).strip().splitlines()
+        message = f"{self._what}: {type(error).__name__}: {detail[0] if detail else 'no message'}"
+        raise PluginFailure(message) from error
+
+
+def process(stages: Mapping[str, Stage], batch: Batch, hooks: Any) -> Batch:
+    """Send one batch through all stages without gradients (a stage may enable them), calling the lifecycle hooks.
+
+    Raises:
+        PluginFailure: a stage raised.
+        PluginError: a stage broke the contract of its role.
+    """
+    with torch.no_grad():
+        for key, stage in stages.items():
+            hooks.stage_started(stage=key, cases=len(batch))
+            started = time.perf_counter()
+            with guarded(f"stage {key} failed on {batch.ids[0]} to {batch.ids[-1]}"):
+                result = stage(batch)
+            check_contract(key, stage, batch, result)
+            batch = result
+            hooks.stage_done(stage=key, batch=batch, seconds=time.perf_counter() - started)
+    return batch
+
+
+def check_contract(key: str, stage: Stage, before: Batch, after: Any) -> None:
+    """Raise PluginError where a stage changed what its role must not touch."""
+    if not isinstance(after, Batch):
+        raise PluginError(f"stage {key} returned {type(after).__name__}, not a Batch")
+    if after.ids != before.ids or after.seeds != before.seeds:
+        raise PluginError(f"stage {key} changed ids or seeds of its batch; a {stage.role} must not")
+    untouchable: tuple[str, ...] = ()
+    if isinstance(stage, Annotator):
+        untouchable = ("images",)
+    elif isinstance(stage, Filter):
+        untouchable = ("images", "masks", "soft_masks")
+        if (after.labels, after.prompts) != (before.labels, before.prompts):
+            raise PluginError(f"stage {key} changed labels or prompts; a filter must not")
+    for column in untouchable:
+        old, new = getattr(before, column), getattr(after, column)
+        if old is not new and (old is None or new is None or not torch.equal(old, new)):
+            raise PluginError(f"stage {key} changed {column}; a {stage.role} must not")

@@ -1,0 +1,123 @@
+"""Training jobs of a recipe: which data they get, how they are resumed, and the one look at the test split."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .context import Context, choose_precision
+from .durable import remove_leftovers, write_text
+from .errors import DataError, StoreError
+from .execution import guarded, resolve_checkpoints
+from .manifest import canonical_json, checkpoint_hashes, data_facts, differences, machine_facts, package_versions
+from .recipe import Job
+from .registry import Registry
+from .seeding import name_seed
+
+if TYPE_CHECKING:
+    import torch
+
+    from .dataset import Dataset
+    from .roles import Trainer
+    from .store import RunStore
+
+METRICS = "metrics.json"
+FACTS = "job.json"
+
+
+@dataclass(frozen=True)
+class JobRunner:
+    """Carries out training jobs in a run folder."""
+
+    store: RunStore
+    seed: int
+    device: torch.device
+    precision: str
+    registry: Registry
+
+    def run(self, job: Job, real: Dataset, synthetic: Dataset | None) -> Mapping[str, float]:
+        """Train and evaluate ``job`` unless it is finished; resume it if it was interrupted. Returns its metrics."""
+        folder = self.store.jobs / job.name
+        finished = folder / METRICS
+        if finished.exists():
+            return json.loads(finished.read_text(encoding="utf-8"))
+        training, validation, test = self._data(job, real, synthetic)
+        trainer = self._trainer(job)
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        self._record_facts(job, trainer, training, folder)
+        self.registry.hooks.hook.job_started(name=job.name, trainer=job.trainer, output=folder)
+        started = time.time()
+        with guarded(f"training {job.name} failed"):
+            trainer.train(training, validation, folder)
+        with guarded(f"training {job.name} could not be evaluated"):
+            metrics = dict(trainer.evaluate(test, folder)) if test is not None else {}
+        write_text(finished, canonical_json(metrics))
+        shutil.rmtree(folder / "state", ignore_errors=True)
+        self.store.append_log({"event": "job", "name": job.name, "start": started, "seconds": time.time() - started})
+        self.registry.hooks.hook.job_done(name=job.name, metrics=metrics)
+        return metrics
+
+    def _data(
+        self, job: Job, real: Dataset, synthetic: Dataset | None
+    ) -> tuple[Dataset, Dataset | None, Dataset | None]:
+        """Return training, validation and test data; the test split is handed to evaluation alone."""
+        parts: dict[str, Dataset | None] = {
+            split: real.split(split) if any(record.split == split for record in real.records) else None
+            for split in ("train", "val", "test")
+        }
+        training = parts["train"]
+        if "synthetic" in job.on:
+            if synthetic is None or not len(synthetic):
+                raise DataError(f"training {job.name}: no synthetic case was accepted; look at the rejections' reasons")
+            synthetic = synthetic.resized(real.size)
+            training = synthetic if job.on == ("synthetic",) else training and training.joined(synthetic)
+        if training is None:
+            raise DataError(f"training {job.name}: the real data have no training split")
+        return training, parts["val"], parts["test"]
+
+    def _trainer(self, job: Job) -> Trainer:
+        plugin = self.registry.find(job.trainer, "trainer").plugin
+        values = resolve_checkpoints(job.values, plugin, self.store.jobs)
+        trainer = self.registry.create("trainer", job.trainer, values, where=f"training {job.name}")
+
+        def report(done: int, total: int, metrics: Mapping[str, Any]) -> None:
+            self.registry.hooks.hook.stage_progress(stage=job.name, done=done, total=total, metrics=metrics)
+
+        precision = choose_precision(self.precision, self.device)
+        seed = name_seed(str(self.seed), job.trainer)
+        with guarded(f"training {job.name} could not be set up"):
+            trainer.setup(Context(self.device, precision, job.name, seed, report))
+        return trainer
+
+    def _record_facts(self, job: Job, trainer: Trainer, training: Dataset, folder: Path) -> None:
+        """Write which images the job sees and all that shapes its weights; refuse to resume under other facts."""
+        entry = self.registry.find(job.trainer, "trainer")
+        facts = {
+            "trainer": job.trainer,
+            "distribution": entry.distribution,
+            "on": list(job.on),
+            "config": dict(job.values),
+            "seed": self.seed,
+            "checkpoints": checkpoint_hashes(trainer, where=f"training {job.name}"),
+            "data": data_facts(training),
+            "machine": machine_facts(self.device),
+            "versions": package_versions(entry.distribution),
+        }
+        file = folder / FACTS
+        if file.exists():
+            changed = differences(json.loads(file.read_text(encoding="utf-8")), json.loads(canonical_json(facts)))
+            if changed:
+                raise StoreError(
+                    f"training {job.name} cannot be resumed bit for bit, since something changed: "
+                    f"{'; '.join(changed[:3])}; restore it or delete {folder}"
+                )
+            return
+        lines = "".join(f"{line}\n" for line in training.fingerprint())
+        write_text(folder / "training_data.jsonl", lines)
+        write_text(file, canonical_json(facts))

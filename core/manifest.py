@@ -1,0 +1,145 @@
+"""What a reviewer must know to trust a run: configurations, checkpoint hashes, data, versions. No wall-clock time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import checkpoint_fields
+from .durable import tree_hash
+from .errors import CheckpointError
+from .registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+
+    from .dataset import Dataset
+    from .recipe import Recipe
+    from .roles import Stage
+
+FORMAT = 1
+RECORDED_PACKAGES = (
+    "lesionforge",
+    "torch",
+    "torchvision",
+    "numpy",
+    "pillow",
+    "diffusers",
+    "transformers",
+    "safetensors",
+)
+
+
+def package_versions(*extra: str) -> dict[str, str]:
+    """Return the versions of Python and of the packages that shape results."""
+    versions = {"python": platform.python_version()}
+    for package in dict.fromkeys((*RECORDED_PACKAGES, *extra)):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def machine_facts(device: torch.device) -> dict[str, Any]:
+    """Return what about the machine can change the last bits: processor capability, threads, device."""
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return {"device": device.type, "capability": name, "threads": torch.get_num_threads()}
+
+
+def stage_facts(
+    stages: Mapping[str, Stage], recipe: Recipe, fitted: Path, registry: Registry, jobs: Path
+) -> list[dict[str, Any]]:
+    """Return one entry a stage: plugin, its distribution and version, configuration, hashes of what it loads."""
+    assert recipe.synthesis is not None
+    facts = []
+    for (key, stage), spec in zip(stages.items(), recipe.synthesis.chain.stages, strict=True):
+        entry = registry.find(spec.plugin, stage.role)
+        fit = fitted / f"{key}.safetensors"
+        facts.append(
+            {
+                "key": key,
+                "plugin": spec.plugin,
+                "role": stage.role,
+                "distribution": entry.distribution,
+                "version": entry.version,
+                "config": dict(spec.values),
+                "checkpoints": checkpoint_hashes(stage, where=f"stage {key}"),
+                "fitted": tree_hash(fit) if stage.needs_fit else None,
+            }
+        )
+    return facts
+
+
+def checkpoint_hashes(plugin: Any, *, where: str) -> dict[str, str]:
+    """Return the hash of every file or folder that the plugin's checkpoint fields name; hub names are kept as text.
+
+    Raises:
+        CheckpointError: a field names a local path that does not exist.
+    """
+    hashes = {}
+    for key in checkpoint_fields(type(plugin.config)):
+        value = getattr(plugin.config, key)
+        if value is None:
+            continue
+        path = Path(value)
+        if path.exists():
+            hashes[key] = published_hash(path)
+        elif path.is_absolute() or value.startswith("."):
+            raise CheckpointError(f"{where}: {key} = {value!r} does not exist")
+    return hashes
+
+
+def published_hash(path: Path) -> str:
+    """Return the hash of a checkpoint: of a file, or of a folder's weights and configurations."""
+    if path.is_file():
+        return tree_hash(path)
+    digest = hashlib.sha256()
+    for file in sorted(entry for entry in path.rglob("*") if entry.suffix in (".safetensors", ".json", ".txt")):
+        if "state" not in file.relative_to(path).parts and file.name not in ("job.json", "metrics.json"):
+            digest.update(f"{file.relative_to(path).as_posix()}\0{tree_hash(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def data_facts(dataset: Dataset | None) -> dict[str, Any] | None:
+    """Return name, size and content hash of the real data, or None."""
+    if dataset is None:
+        return None
+    digest = hashlib.sha256()
+    for line in dataset.fingerprint():
+        digest.update(f"{line}\n".encode())
+    return {
+        "name": dataset.name,
+        "phantom": dataset.phantom,
+        "cases": len(dataset),
+        "size": dataset.size,
+        "sha256": digest.hexdigest(),
+    }
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON text that is equal for equal values."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+def text_hash(text: str) -> str:
+    """Return the SHA-256 of text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Return the dotted paths at which two JSON values differ, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new})
+        return [line for key in keys for line in differences(old.get(key), new.get(key), f"{path}.{key}".strip("."))]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [line for number, (a, b) in pairs for line in differences(a, b, f"{path}[{number}]")]
+    return [] if old == new else [f"{path}: was {old!r}, is {new!r}"]

@@ -1,0 +1,274 @@
+"""A finished or interrupted run as people look at it: cases, summary, verification, regeneration."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .dataset import Dataset, Record
+from .decoding import open_image
+from .durable import file_hash
+from .errors import StoreError
+from .manifest import text_hash
+from .recipe import Recipe
+from .store import RunStore, read_ledger
+
+if TYPE_CHECKING:
+    from .registry import Registry
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case of a run, read from its ledger row.
+
+    Attributes:
+        id: ``case-`` and the index.
+        index: number within the run.
+        seed: 64-bit seed of all its randomness.
+        label: class name or None.
+        prompt: text or None.
+        scores: what filters and annotators measured; None where a score is not finite.
+        verdict: ``{"kept": True}``, or with ``by``, ``score``, ``value``, ``threshold`` of the rejection.
+        provenance: facts of this case beyond the run's manifest.
+    """
+
+    id: str
+    index: int
+    seed: int
+    label: str | None
+    prompt: str | None
+    scores: Mapping[str, float | None]
+    verdict: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    files: Mapping[str, Path]
+    sha256: Mapping[str, str]
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], shard: Path) -> Case:
+        """Return the case that a ledger row of ``shard`` describes."""
+        files = {column: shard / path for column, path in row["files"].items()}
+        plain = ("id", "index", "seed", "label", "prompt", "scores", "verdict", "provenance", "sha256")
+        return cls(**{name: row[name] for name in plain}, files=files)
+
+    @property
+    def kept(self) -> bool:
+        """True where no filter rejected the case."""
+        return bool(self.verdict["kept"])
+
+    @property
+    def reason(self) -> str | None:
+        """Why the case was rejected, in words; None for a kept one."""
+        if self.kept:
+            return None
+        value, limit = self.verdict["value"], self.verdict["threshold"]
+        written = "not finite" if value is None else f"{value:.4g}"
+        return f"{self.verdict['by']}: {self.verdict['score']} {written} (limit {limit:.4g})"
+
+    @property
+    def image(self) -> Pixels | None:
+        """(H, W, 3) uint8 pixels, or None where the chain makes no images."""
+        return self._pixels("image", "RGB")
+
+    @property
+    def mask(self) -> Pixels | None:
+        """(H, W) uint8 pixels of 0 and 1, or None."""
+        pixels = self._pixels("mask", "L")
+        return None if pixels is None else (pixels >= 128).astype(np.uint8)
+
+    @property
+    def soft_mask(self) -> Pixels | None:
+        """(H, W) uint8 pixels, 255 for 1.0, or None."""
+        return self._pixels("soft_mask", "L")
+
+    def _pixels(self, column: str, mode: str) -> Pixels | None:
+        return np.asarray(open_image(self.files[column], mode)) if column in self.files else None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What :meth:`Run.verify` found: how many cases it checked, what is wrong, and whether all shards are there."""
+
+    cases: int
+    expected: int
+    problems: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """True where every case of the recipe is committed."""
+        return self.cases == self.expected
+
+    @property
+    def ok(self) -> bool:
+        """True where every committed file is what the ledger says."""
+        return not self.problems
+
+
+@dataclass(frozen=True)
+class Regenerated:
+    """One case made again: its pixels by column, and whether their PNG bytes equal the stored ones."""
+
+    case: Case
+    pixels: Mapping[str, Pixels]
+    identical: bool
+
+
+class Run:
+    """A run folder opened for reading."""
+
+    def __init__(self, root: str | Path) -> None:
+        """Open the run folder ``root``; raises StoreError where it holds none."""
+        self.store = RunStore(Path(root))
+        if not self.store.recipe.exists():
+            raise StoreError(f"{root} is no run folder: it has no recipe.toml")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.store.root)!r})"
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self.store.root
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe as resolved when the run began."""
+        return Recipe.load(self.store.recipe)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Configurations, checkpoint hashes, data and versions; empty before the chain has begun."""
+        if not self.store.manifest.exists():
+            return {}
+        return json.loads(self.store.manifest.read_text(encoding="utf-8"))
+
+    def cases(self, *, kept: bool | None = None) -> Iterator[Case]:
+        """Yield committed cases in order, one shard in memory at a time.
+
+        Args:
+            kept: True for accepted cases only, False for rejected ones, None for all.
+        """
+        for shard in self.store.committed():
+            for row in read_ledger(shard):
+                if kept is None or row["verdict"]["kept"] is kept:
+                    yield Case.from_row(row, shard)
+
+    def case(self, case_id: str) -> Case:
+        """Return one case by its id; raises StoreError where the run has none such."""
+        for case in self.cases():
+            if case.id == case_id:
+                return case
+        raise StoreError(f"run {self.path} has no case {case_id!r}; ids look like case-00000000")
+
+    def summary(self) -> dict[str, Any]:
+        """Return counts of committed, kept and rejected cases, rejections by reason, and metrics of the jobs."""
+        total, kept, by_reason, labels = 0, 0, Counter(), Counter()
+        for case in self.cases():
+            total += 1
+            kept += case.kept
+            if case.kept:
+                labels[case.label or "none"] += 1
+            else:
+                by_reason[f"{case.verdict['by']}: {case.verdict['score']}"] += 1
+        synthesis = self.recipe.synthesis
+        return {
+            "output": str(self.path),
+            "expected": synthesis.count if synthesis else 0,
+            "cases": total,
+            "kept": kept,
+            "rejected": dict(by_reason.most_common()),
+            "labels": dict(labels),
+            "jobs": self.metrics(),
+        }
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Return the metrics of every finished training job by its name."""
+        files = {job.name: self.store.jobs / job.name / "metrics.json" for job in self.recipe.jobs}
+        return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()}
+
+    def dataset(self, *, kept: bool = True) -> Dataset:
+        """Return the run's cases as a dataset: images, masks, labels and prompts of accepted (or rejected) cases."""
+        records = tuple(
+            Record(
+                image_id=case.id,
+                image=case.files["image"],
+                mask=case.files.get("mask"),
+                label=case.label,
+                caption=case.prompt,
+                metadata={"seed": str(case.seed)},
+            )
+            for case in self.cases(kept=kept)
+            if "image" in case.files
+        )
+        return Dataset(name=self.path.name, records=records, phantom=self.is_phantom())
+
+    def is_phantom(self) -> bool:
+        """True where the images are procedural phantoms or come from networks trained on phantoms."""
+        manifest = self.manifest
+        drawn = any(stage["plugin"] == "phantom" for stage in manifest.get("stages", ()))
+        return drawn or bool((manifest.get("data") or {}).get("phantom"))
+
+    def verify(self) -> Verification:
+        """Check every committed file against its ledger row, and what the manifest says was loaded."""
+        problems: list[str] = []
+        manifest_hash = text_hash(self.store.manifest.read_text(encoding="utf-8")) if self.manifest else None
+        for stage in self.manifest.get("stages", ()):
+            problems += self._fit_problems(stage)
+        count, seen = 0, set()
+        for shard in self.store.committed():
+            for row in read_ledger(shard):
+                count += 1
+                problems += _row_problems(row, shard, manifest_hash)
+                problems += [f"{row['id']} appears twice"] if row["id"] in seen else []
+                seen.add(row["id"])
+            problems += _strangers(shard)
+        expected = self.recipe.synthesis.count if self.recipe.synthesis else 0
+        return Verification(count, expected, tuple(problems))
+
+    def _fit_problems(self, stage: Mapping[str, Any]) -> list[str]:
+        if stage["fitted"] is None:
+            return []
+        file = self.store.fitted / f"{stage['key']}.safetensors"
+        if not file.exists():
+            return [f"{file} is missing"]
+        return [] if file_hash(file) == stage["fitted"] else [f"{file} has changed"]
+
+    def regenerate(self, case_id: str, *, registry: Registry | None = None) -> Regenerated:
+        """Make one case again from its seed, the recipe and the fitted stages, and compare it with what is stored.
+
+        On the same machine, versions and thread count the bytes are identical.
+        """
+        from .shards import regenerate_case
+
+        return regenerate_case(self, self.case(case_id), registry=registry)
+
+
+def open_run(path: str | Path) -> Run:
+    """Return the run in folder ``path``; raises StoreError where there is none."""
+    return Run(path)
+
+
+def _row_problems(row: Mapping[str, Any], shard: Path, manifest_hash: str | None) -> list[str]:
+    problems = [] if row["manifest"] == manifest_hash else [f"{row['id']} was made under another manifest"]
+    for column, name in row["files"].items():
+        file = shard / name
+        if not file.is_file():
+            problems.append(f"{row['id']}: {column} {file} is missing")
+        elif file_hash(file) != row["sha256"][column]:
+            problems.append(f"{row['id']}: {column} {file} has changed")
+    return problems
+
+
+def _strangers(shard: Path) -> list[str]:
+    known = {shard / name for row in read_ledger(shard) for name in row["files"].values()}
+    present = {file for file in shard.rglob("*") if file.is_file() and file.name != "ledger.jsonl"}
+    return [f"{file} is in no ledger row" for file in sorted(present - known)]

@@ -160,6 +160,11 @@ class Extractor(Plugin):
     def label(self) -> str:
         """Name for tables, such as ``segmenter encoder``; only the standard network may be called FID or LPIPS."""
 
+    @property
+    def channel_weights(self) -> Sequence[Tensor] | None:
+        """Learned non-negative (C,) weights of each map in a perceptual distance; None counts all channels alike."""
+        return None
+
     @abstractmethod
     def feature_maps(self, images: Tensor) -> Sequence[Tensor]:
         """Return the network's (N, C, H, W) maps, shallow to deep, for (N, 3, H, W) images in [0, 1]."""

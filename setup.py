@@ -40,7 +40,8 @@ class CMakeBuild(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
-        target.unlink(missing_ok=True)  # a module of older sources must not outlive a failed build
+        if self.inplace or self.editable_mode:
+            (ROOT / target.name).unlink(missing_ok=True)  # a module of older sources must not outlive a failed build
         try:
             import pybind11
 

@@ -40,8 +40,10 @@ class CMakeBuild(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
-        if self.inplace or self.editable_mode:
-            (ROOT / target.name).unlink(missing_ok=True)  # a module of older sources must not outlive a failed build
+        # A module of older sources must not outlive a failed build.
+        target.unlink(missing_ok=True)
+        if self.editable_mode:
+            (ROOT / target.name).unlink(missing_ok=True)
         try:
             import pybind11
 

@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from .errors import DataError
 
 Pixels = NDArray[np.uint8]
+UNDECODABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def open_image(path: Path, mode: str) -> Image.Image:
@@ -24,7 +25,7 @@ def open_image(path: Path, mode: str) -> Image.Image:
             return image.convert(mode)
     except FileNotFoundError:
         raise DataError(f"image file {path} does not exist") from None
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNDECODABLE as error:
         raise DataError(f"image file {path} cannot be decoded: {error}; replace or remove it") from error
 
 
@@ -64,5 +65,5 @@ def image_size(image: Path | Pixels) -> tuple[int, int]:
     try:
         with Image.open(image) as picture:
             return picture.size
-    except (OSError, UnidentifiedImageError) as error:
+    except UNDECODABLE as error:
         raise DataError(f"image file {image} cannot be decoded: {error}") from error

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 
 class LesionforgeError(Exception):
-    """Base of all errors that the command line prints as one line instead of a traceback."""
+    """Base of all errors that the command line prints as one line instead of a traceback.
+
+    Line breaks and control characters of the message, which may quote hostile file names, are shown escaped.
+    """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        signs = (sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in super().__str__())
+        return "".join(signs)
 
 
 class ConfigError(LesionforgeError):

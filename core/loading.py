@@ -1,0 +1,44 @@
+"""From a data specification such as ``isic2018:PATH`` to a dataset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from .dataset import Dataset
+    from .registry import Registry
+
+
+def load_dataset(
+    spec: str, *, split: str | None = None, size: int | None = None, registry: Registry | None = None
+) -> Dataset:
+    """Load the dataset that ``spec`` names; pixels are decoded when they are asked for.
+
+    Args:
+        spec: ``SOURCE:LOCATION`` or ``SOURCE(key=value):LOCATION``, as in ``isic2018(fractions=[0.8, 0.1, 0.1]):PATH``.
+            A source that needs no location (``phantom``) is named alone.
+        split: ``train``, ``val`` or ``test``; None for all records.
+        size: edge in pixels to resize to, see :class:`Dataset`; None keeps each image's own.
+        registry: where the source is looked up, by default everything installed.
+
+    Raises:
+        ConfigError: the specification is malformed, or an option unknown or out of range.
+        PluginError: no source has that name.
+        DataError: the data are missing or malformed, or have no such split.
+    """
+    from .chain import parse_call
+    from .registry import default_registry
+
+    if size is not None and size < 1:
+        raise ConfigError(f"size must be at least 1 pixel, not {size}")
+    try:
+        name, values, location = parse_call(spec)
+    except ConfigError as error:
+        raise ConfigError(f"data are named as SOURCE:PATH or SOURCE(key=value):PATH, not {spec!r}: {error}") from None
+    source = (registry or default_registry()).create("source", name, values, where="data")
+    dataset: Dataset = source.load(location)
+    if not len(dataset):
+        raise DataError(f"{spec} holds no images")
+    return (dataset if split is None else dataset.split(split)).resized(size)

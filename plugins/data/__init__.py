@@ -1,0 +1,1 @@
+"""Datasets: real ones from folders and tables, procedural phantoms, and exporters."""

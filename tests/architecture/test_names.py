@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,9 @@ def test_loading_every_plugin_loads_nothing_heavy() -> None:
         "    if entry.group == 'lesionforge': entry.load()"
     )
     assert not loaded_after(program).intersection(HEAVY)
+
+
+def test_the_version_is_one() -> None:
+    import lesionforge
+
+    assert lesionforge.__version__ == version("lesionforge")

@@ -14,7 +14,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("core", "plugins", "kernels", "cli")
-NEEDED = ("setup.py", "pyproject.toml", "CMakeLists.txt", "MANIFEST.in", "LICENSE", "__init__.py", "py.typed")
+# What lies in the root and belongs to the package, beside the rooms and recipes/.
+FACE = {"__init__.py", "py.typed", "testing.py"}
+NEEDED = ("setup.py", "pyproject.toml", "CMakeLists.txt", "MANIFEST.in", "LICENSE", *FACE)
 FOLDERS = (*ROOMS, "recipes", "tests", "benchmarks", "examples", "docs")
 
 
@@ -60,7 +62,7 @@ def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_every_module_and_the_package_data(checkout: Path, wheel: Path) -> None:
     modules = [path for room in ROOMS for path in (checkout / room).rglob("*.py")]
-    data = [*(checkout / "recipes").glob("*.toml"), checkout / "py.typed", checkout / "__init__.py"]
+    data = [*(checkout / "recipes").glob("*.toml"), *(checkout / name for name in FACE)]
     data += [path for kind in ("html", "css", "js") for path in (checkout / "core" / "report").glob(f"*.{kind}")]
     expected = {f"lesionforge/{path.relative_to(checkout).as_posix()}" for path in (*modules, *data)}
     assert expected <= contents(wheel)
@@ -73,7 +75,7 @@ def test_the_wheel_holds_the_native_module(wheel: Path) -> None:
 
 def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
     homes = {name.split("/")[1] for name in contents(wheel) if name.startswith("lesionforge/")}
-    assert {name for name in homes if not name.startswith("_native.")} <= {*ROOMS, "recipes", "__init__.py", "py.typed"}
+    assert {name for name in homes if not name.startswith("_native.")} <= {*ROOMS, *FACE, "recipes"}
     tops = {name.split("/")[0] for name in contents(wheel)}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"lesionforge"}
     assert not [name for name in contents(wheel) if name.endswith((".cpp", ".hpp", ".cu"))]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NORM_FLOOR = 1e-10
 CHUNK_BYTES = 64 * 2**20
+CACHED_BYTES = 2 * 2**20  # a chunk that stays in the cache while one query after the other is multiplied with it
 
 
 def embed(maps: Sequence[Tensor], channel_weights: Sequence[Tensor] | None, map_size: int | None) -> Tensor:
@@ -46,24 +47,22 @@ def _embed_layer(layer: Tensor, weight: Tensor | None, map_size: int | None) -> 
     return unit.flatten(1) / (height * width) ** 0.5
 
 
-def squared_distances(queries: Tensor, gallery: Tensor, *, rows: int | None = None) -> Tensor:
+def squared_distances(queries: Tensor, gallery: Tensor, *, apart: bool = False) -> Tensor:
     """Return (Q, R) float64 squared distances between (Q, K) and (R, K) vectors, a chunk of the gallery at a time.
 
     Args:
-        rows: queries multiplied at once; 1 makes a row's bits independent of the others.
+        apart: multiply each query on its own, so that no other query changes a bit of its distances.
     """
-    chunk = max(1, CHUNK_BYTES // (8 * max(gallery.shape[1], 1)))
-    columns = []
-    for part in gallery.split(chunk):
-        real = part.double()
-        blocks = [_block(block.double(), real) for block in queries.split(rows or chunk)]
-        columns.append(torch.cat(blocks))
-    return torch.cat(columns, dim=1)
+    limit = CACHED_BYTES if apart else CHUNK_BYTES
+    chunk = max(1, limit // (8 * max(gallery.shape[1], 1)))
+    blocks = [block.double() for block in queries.split(1 if apart else max(len(queries), 1))]
+    return torch.cat([_to_chunk(blocks, part.double()) for part in gallery.split(chunk)], dim=1)
 
 
-def _block(queries: Tensor, real: Tensor) -> Tensor:
-    squares = queries.square().sum(1)[:, None] + real.square().sum(1)
-    return (squares - 2 * queries @ real.T).clamp_min(0)
+def _to_chunk(blocks: Sequence[Tensor], real: Tensor) -> Tensor:
+    norms = real.square().sum(1)
+    rows = [block.square().sum(1)[:, None] + norms - 2 * block @ real.T for block in blocks]
+    return torch.cat(rows).clamp_min(0)
 
 
 def nearest_mean(distances: Tensor, neighbours: int) -> Tensor:
@@ -73,5 +72,11 @@ def nearest_mean(distances: Tensor, neighbours: int) -> Tensor:
 
 def own_nearest_mean(gallery: Tensor, neighbours: int) -> Tensor:
     """Return (R,) mean distances of each gallery vector to its nearest others, itself excluded."""
-    distances = squared_distances(gallery, gallery)
-    return nearest_mean(distances.fill_diagonal_(torch.inf), neighbours)
+    rows = max(1, CHUNK_BYTES // (8 * max(gallery.shape[1], 1)))
+    nearest = []
+    for first, part in zip(range(0, len(gallery), rows), gallery.split(rows), strict=True):
+        distances = squared_distances(part, gallery)
+        itself = torch.arange(len(part), device=gallery.device)
+        distances[itself, first + itself] = torch.inf
+        nearest.append(nearest_mean(distances, neighbours))
+    return torch.cat(nearest)

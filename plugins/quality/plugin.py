@@ -207,7 +207,7 @@ class LpipsOutlier(Filter):
         assert batch.images is not None
         state = _fitted(self._state, self._stage)
         check_size(batch.images, state, stage=self._stage)
-        found = squared_distances(self._vectors(batch.images.float()), state["gallery"], rows=1)
+        found = squared_distances(self._vectors(batch.images.float()), state["gallery"], apart=True)
         return _rejecting_above(batch, self._stage, self._score, nearest_mean(found, self.config.neighbours), state)
 
     def _chosen(self, real: Dataset) -> Dataset:

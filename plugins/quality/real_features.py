@@ -29,6 +29,7 @@ def ready_extractor(name: str, model: str | None, weights: str | None, context: 
     return extractor
 
 
+@torch.no_grad()
 def over_real(real: Dataset, compute: Callable[[Tensor], Tensor], context: Context) -> Tensor:
     """Return ``compute``'s (B, K) rows for all images of ``real`` as (n, K) on the context's device.
 

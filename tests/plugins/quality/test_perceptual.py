@@ -43,18 +43,21 @@ def test_reduced_maps_never_enlarge_a_distance() -> None:
     assert torch.equal(large, full)
 
 
-def test_chunks_and_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_chunks_nor_other_queries_change_a_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, gallery = torch.randn(6, 50), torch.randn(23, 50)
     whole = squared_distances(queries, gallery)
     torch.testing.assert_close(whole, torch.cdist(queries.double(), gallery.double()).square())
-    monkeypatch.setattr("lesionforge.plugins.quality.perceptual.CHUNK_BYTES", 8 * 50 * 4)
+    for name in ("CHUNK_BYTES", "CACHED_BYTES"):
+        monkeypatch.setattr(f"lesionforge.plugins.quality.perceptual.{name}", 8 * 50 * 4)
     torch.testing.assert_close(squared_distances(queries, gallery), whole)
-    rowwise = squared_distances(queries, gallery, rows=1)
-    alone = torch.cat([squared_distances(query[None], gallery, rows=1) for query in queries])
-    assert torch.equal(rowwise, alone)
+    apart = squared_distances(queries, gallery, apart=True)
+    alone = torch.cat([squared_distances(query[None], gallery, apart=True) for query in queries])
+    assert torch.equal(apart, alone)
 
 
-def test_nearest_real_images_exclude_the_image_itself() -> None:
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_nearest_real_images_exclude_the_image_itself(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr("lesionforge.plugins.quality.perceptual.CHUNK_BYTES", 8 * rows)
     gallery = torch.tensor([[0.0], [1.0], [3.0], [3.0]])
     assert own_nearest_mean(gallery, 1).tolist() == [1, 1, 0, 0]
     assert own_nearest_mean(gallery, 2).tolist() == [5, 2.5, 2, 2]

@@ -101,11 +101,18 @@ class Chain:
             built[key] = plugin(config)
         return built
 
-    def open(self, *, device: str = "auto", precision: str = "auto", data: str | Dataset | None = None) -> list[Stage]:
+    def open(
+        self,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        data: str | Dataset | None = None,
+        registry: Registry | None = None,
+    ) -> list[Stage]:
         """Return the stages set up and fitted, to be called one by one on a :class:`Batch` without a run folder."""
         from .execution import open_stages
 
-        return open_stages(self, device=device, precision=precision, data=data)
+        return open_stages(self, device=device, precision=precision, data=data, registry=registry)
 
     def run(
         self,

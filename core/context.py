@@ -65,7 +65,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:
-    """Resolve ``auto``: bf16 where the hardware multiplies it natively (CUDA sm_80 up, AVX-512 BF16, AMX), else fp32."""
+    """Resolve ``auto``: bf16 where the hardware multiplies it natively (CUDA sm_80 up, AVX-512 BF16), else fp32."""
     import torch
 
     if name == "fp32" or name == "bf16":

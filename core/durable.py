@@ -64,6 +64,16 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+def require_empty(path: Path) -> None:
+    """Raise StoreError where something stands at ``path`` that writing a folder there would replace."""
+    try:
+        taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    if taken:
+        raise StoreError(f"{path} is there already and not empty; choose another --output")
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete what killed processes left under temporary names directly in ``folder``."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):

@@ -19,7 +19,7 @@ from .durable import write_bytes
 from .errors import ConfigError, LesionforgeError, PluginError, PluginFailure, StoreError
 from .recipe import JOB_REFERENCE
 from .registry import Registry, default_registry
-from .roles import Annotator, Filter, Plugin, Stage
+from .roles import STAGE_ROLES, Annotator, Filter, Plugin, Stage
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -49,7 +49,7 @@ def set_up(
     """Return the chain's stages with their networks loaded, by key."""
     registry = registry or default_registry()
     for key, stage in zip(chain.keys, chain.stages, strict=True):
-        plugin = registry.find(stage.plugin).plugin
+        plugin = registry.find(stage.plugin, *STAGE_ROLES).plugin
         for name, value in resolve_checkpoints(stage.values, plugin, jobs).items():
             chain = chain.with_value(key, name, value)
     stages = chain.build(registry)
@@ -90,11 +90,13 @@ def fit_stages(stages: Mapping[str, Stage], real: Dataset | None, folder: Path |
             raise StoreError(f"fitted state {file} is damaged: {error}; delete it to fit again") from error
 
 
-def open_stages(chain: Chain, *, device: str, precision: str, data: str | Dataset | None) -> list[Stage]:
+def open_stages(
+    chain: Chain, *, device: str, precision: str, data: str | Dataset | None, registry: Registry | None
+) -> list[Stage]:
     """Return ready stages for use without a run folder, see :meth:`Chain.open`."""
     from .loading import load_dataset
 
-    stages = set_up(chain, device=choose_device(device), precision=precision)
+    stages = set_up(chain, device=choose_device(device), precision=precision, registry=registry)
     real = load_dataset(data) if isinstance(data, str) else data
     if real is not None and real.has_splits():
         real = real.split("train")
@@ -102,7 +104,7 @@ def open_stages(chain: Chain, *, device: str, precision: str, data: str | Datase
     return list(stages.values())
 
 
-class guarded:  # noqa: N801 - reads as a statement: with guarded("stage x failed")
+class guarded:
     """Turn whatever a plugin raises into a :class:`PluginFailure` that says what failed; our own errors pass."""
 
     def __init__(self, what: str) -> None:
@@ -143,15 +145,15 @@ def check_contract(key: str, stage: Stage, before: Batch, after: Any) -> None:
     if not isinstance(after, Batch):
         raise PluginError(f"stage {key} returned {type(after).__name__}, not a Batch")
     if after.ids != before.ids or after.seeds != before.seeds:
-        raise PluginError(f"stage {key} changed ids or seeds of its batch; a {stage.role} must not")
+        raise PluginError(f"stage {key} changed ids or seeds of its batch, which no stage may")
     untouchable: tuple[str, ...] = ()
     if isinstance(stage, Annotator):
         untouchable = ("images",)
     elif isinstance(stage, Filter):
         untouchable = ("images", "masks", "soft_masks")
         if (after.labels, after.prompts) != (before.labels, before.prompts):
-            raise PluginError(f"stage {key} changed labels or prompts; a filter must not")
+            raise PluginError(f"stage {key} changed labels or prompts, which the role filter must not")
     for column in untouchable:
         old, new = getattr(before, column), getattr(after, column)
         if old is not new and (old is None or new is None or not torch.equal(old, new)):
-            raise PluginError(f"stage {key} changed {column}; a {stage.role} must not")
+            raise PluginError(f"stage {key} changed {column}, which the role {stage.role} must not")

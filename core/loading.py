@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from .dataset import Dataset
+    from .recipe import Recipe
     from .registry import Registry
 
 
@@ -28,17 +30,36 @@ def load_dataset(
         PluginError: no source has that name.
         DataError: the data are missing or malformed, or have no such split.
     """
-    from .chain import parse_call
     from .registry import default_registry
 
     if size is not None and size < 1:
         raise ConfigError(f"size must be at least 1 pixel, not {size}")
-    try:
-        name, values, location = parse_call(spec)
-    except ConfigError as error:
-        raise ConfigError(f"data are named as SOURCE:PATH or SOURCE(key=value):PATH, not {spec!r}: {error}") from None
+    name, values, location = _parts(spec)
     source = (registry or default_registry()).create("source", name, values, where="data")
     dataset: Dataset = source.load(location)
     if not len(dataset):
         raise DataError(f"{spec} holds no images")
     return (dataset if split is None else dataset.split(split)).resized(size)
+
+
+def _parts(spec: str) -> tuple[str, dict[str, Any], str | None]:
+    from .chain import parse_call
+
+    try:
+        return parse_call(spec)
+    except ConfigError as error:
+        raise ConfigError(f"data are named as SOURCE:PATH or SOURCE(key=value):PATH, not {spec!r}: {error}") from None
+
+
+def with_source(recipe: Recipe, data: str | None) -> Recipe:
+    """Return the recipe on ``data``, or on its own source: by an absolute path, so that any folder can resume it."""
+    source = recipe.data.source if data is None else data
+    return recipe if source is None else recipe.with_value("data.source", absolute_source(source))
+
+
+def absolute_source(spec: str) -> str:
+    """Return a data specification whose location, if it has one, is an absolute path."""
+    _, _, location = _parts(spec)
+    if location is None:
+        return spec
+    return spec.rstrip().removesuffix(location) + str(Path(location).expanduser().absolute())

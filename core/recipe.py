@@ -218,6 +218,7 @@ class Recipe:
         device: str = "auto",
         workers: int = 1,
         observers: Sequence[object] = (),
+        report: bool = True,
         registry: Registry | None = None,
     ) -> Run:
         """Carry the recipe out in the run folder ``output`` and return the finished run.
@@ -228,6 +229,7 @@ class Recipe:
             device: ``auto``, ``cpu``, ``cuda`` ...
             workers: processes that share the shards.
             observers: objects whose ``lesionforge.hookimpl`` methods follow the run.
+            report: write ``report/index.html`` at the end.
 
         Raises:
             StoreError: ``output`` is in use, holds another run, or cannot be written.
@@ -243,6 +245,7 @@ class Recipe:
             device=device,
             workers=workers,
             observers=observers,
+            report=report,
             registry=registry,
         )
 
@@ -254,7 +257,7 @@ def _lines(values: Mapping[str, Any]) -> list[str]:
 def _used_plugin(values: Mapping[str, Any], where: str) -> str:
     plugin = values.get("use")
     if not isinstance(plugin, str) or not plugin:
-        raise ConfigError(f'{where}: key \'use\' is required and names the plugin, for example use = "ddpm"')
+        raise ConfigError(f"{where}: key 'use' is required and names the plugin, for example use = \"ddpm\"")
     return plugin
 
 

@@ -133,6 +133,7 @@ def _checked(plugin: Any) -> type[Plugin]:
         raise PluginError(f"plugin {plugin.name} does not define {', '.join(sorted(plugin.__abstractmethods__))}")
     if not issubclass(plugin.Config, PluginConfig):
         raise PluginError(f"plugin {plugin.name}: Config must derive from lesionforge.PluginConfig")
+    plugin.Config.model_rebuild()
     return plugin
 
 

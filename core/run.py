@@ -209,7 +209,7 @@ class Run:
             for case in self.cases(kept=kept)
             if "image" in case.files
         )
-        return Dataset(name=self.path.name, records=records, phantom=self.is_phantom())
+        return Dataset(name=f"{self.recipe.name} synthetic", records=records, phantom=self.is_phantom())
 
     def is_phantom(self) -> bool:
         """True where the images are procedural phantoms or come from networks trained on phantoms."""

@@ -15,7 +15,7 @@ from .dataset import Dataset, grouped_split
 from .errors import ConfigError, LesionforgeError
 from .execution import fit_stages
 from .jobs import JobRunner
-from .loading import load_dataset
+from .loading import load_dataset, with_source
 from .manifest import FORMAT, canonical_json, data_facts, machine_facts, package_versions, stage_facts, text_hash
 from .recipe import Recipe
 from .registry import Registry, default_registry
@@ -40,14 +40,13 @@ def run_recipe(
     device: str,
     workers: int,
     observers: Sequence[object],
+    report: bool,
     registry: Registry | None,
 ) -> Run:
     """Carry ``recipe`` out in ``output``, see :meth:`Recipe.run`."""
     registry = registry or default_registry()
     target = choose_device(device)
-    if isinstance(data, str):
-        recipe = recipe.with_value("data.source", absolute_source(data))
-    recipe = recipe.resolved(registry)
+    recipe = with_source(recipe, data if isinstance(data, str) else None).resolved(registry)
     if recipe.synthesis:
         precision = choose_precision(recipe.synthesis.precision, target)
         recipe = replace(recipe, synthesis=replace(recipe.synthesis, precision=precision))
@@ -62,7 +61,12 @@ def run_recipe(
                 text = "".join(traceback.format_exception(error))
                 store.append_log({"event": "failure", "time": time.time(), "traceback": text})
             raise
-    return Run(output)
+        run = Run(output)
+        if report:
+            from .report import write_report
+
+            write_report(run, real=real)
+    return run
 
 
 def _carry_out(
@@ -85,12 +89,6 @@ def _needed(real: Dataset | None, job: str) -> Dataset:
     if real is None:
         raise ConfigError(f"training {job} needs real data; name some, for example --data isic2018:PATH")
     return real
-
-
-def absolute_source(spec: str) -> str:
-    """Return a data specification whose location, if any, is an absolute path."""
-    head, separator, location = spec.rpartition(":")
-    return f"{head}:{Path(location).expanduser().absolute()}" if separator and ")" not in location else spec
 
 
 def real_data(recipe: Recipe, given: Dataset | None) -> Dataset | None:

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
@@ -155,9 +154,7 @@ class ShardDraft:
         """Encode the cases' pixels as PNG and return their ledger rows. Safe to call from several threads."""
         return [self._write_case(row, index, batch, pixels) for row, index in enumerate(indices)]
 
-    def _write_case(
-        self, row: int, index: int, batch: Batch, pixels: dict[str, NDArray[np.uint8]]
-    ) -> dict[str, Any]:
+    def _write_case(self, row: int, index: int, batch: Batch, pixels: dict[str, NDArray[np.uint8]]) -> dict[str, Any]:
         rejection = batch.rejections[row]
         files, hashes = {}, {}
         for column, stack in pixels.items():
@@ -193,7 +190,7 @@ class ShardDraft:
             lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
             (self._folder / LEDGER).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             sync_tree(self._folder)
-            os.rename(self._folder, self._final)
+            self._folder.rename(self._final)
             sync_folder(self._final.parent)
         except OSError as error:
             raise StoreError(f"cannot write shard {self._final}: {error.strerror or error}; then --resume") from error

@@ -1,0 +1,80 @@
+"""Architectures of segmentation-models-pytorch and torchvision behind our one interface, without any download."""
+
+from __future__ import annotations
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from segmentation_models_pytorch.encoders import get_encoder_names
+from torch import Tensor, nn
+from torchvision.models import segmentation as torchvision_segmentation
+
+from ....core.errors import ConfigError
+from .network import SegmentationNetwork
+
+SMP_ARCHITECTURES = {
+    "unet": smp.Unet,
+    "unetplusplus": smp.UnetPlusPlus,
+    "deeplabv3plus": smp.DeepLabV3Plus,
+    "segformer": smp.Segformer,
+}
+TORCHVISION_ARCHITECTURES = {
+    "fcn-resnet50": torchvision_segmentation.fcn_resnet50,
+    "fcn-resnet101": torchvision_segmentation.fcn_resnet101,
+    "deeplabv3-resnet50": torchvision_segmentation.deeplabv3_resnet50,
+    "deeplabv3-resnet101": torchvision_segmentation.deeplabv3_resnet101,
+}
+
+
+class SmpNetwork(SegmentationNetwork):
+    """A network of segmentation-models-pytorch with one output channel and a randomly initialised encoder.
+
+    Raises:
+        ConfigError: the encoder is unknown or does not go with the architecture.
+    """
+
+    def __init__(self, architecture: str, encoder_name: str) -> None:
+        super().__init__()
+        timm_name = encoder_name.removeprefix("tu-")
+        known = timm.is_model(timm_name) if timm_name != encoder_name else encoder_name in get_encoder_names()
+        if not known:
+            raise ConfigError(
+                f"encoder {encoder_name!r} is unknown; take one of segmentation-models-pytorch (resnet34, "
+                "efficientnet-b0, mit_b0, ...) or tu-NAME with a name of timm"
+            )
+        build = SMP_ARCHITECTURES[architecture]
+        try:
+            self.network = build(encoder_name=encoder_name, encoder_weights=None, in_channels=3, classes=1)
+        except (ValueError, NotImplementedError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ConfigError(f"encoder {encoder_name!r} does not go with {architecture}: {reason}") from error
+
+    def encoder_module(self) -> nn.Module:
+        return self.network.encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        # The first map is the image itself; transformer encoders put an empty one after it.
+        return [features for features in self.network.encoder(images)[1:] if features.shape[1]]
+
+
+class TorchvisionNetwork(SegmentationNetwork):
+    """FCN or DeepLabV3 of torchvision with an auxiliary head, as EnhancedDDPM's parameter counts show it used them."""
+
+    def __init__(self, architecture: str) -> None:
+        super().__init__()
+        build = TORCHVISION_ARCHITECTURES[architecture]
+        self.network = build(weights=None, weights_backbone=None, num_classes=1, aux_loss=True)
+
+    def encoder_module(self) -> nn.Module:
+        return self.network.backbone
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(images)
+        return torch.cat([logits["out"], logits["aux"]], dim=1) if self.training else logits["out"]
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        maps = self.network.backbone(images)
+        return [maps["aux"], maps["out"]]

@@ -1,0 +1,157 @@
+"""Training of a segmentation network from the first step, or from where a killed job stopped, to its checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ...core.context import Context
+from ...core.dataset import Dataset
+from ...core.durable import write_bytes
+from ...core.errors import ConfigError
+from ...core.seeding import name_seed
+from ...core.training import Losses, Snapshot, TrainingLoop, Validation
+from .augmentation import Augmentation
+from .config import SegmentationConfig, SegmenterInfo
+from .losses import Loss, make_loss
+from .metrics import Overlap
+from .pairs import Pairs, require_masks
+from .pictures import outline_sheet
+from .prediction import lesion_probabilities
+from .segmenter import Segmenter, load_encoder, save_segmenter
+
+AUXILIARY_WEIGHT = 0.5
+SHEET_CASES = 16
+SHEETS = 5
+THRESHOLD = 0.5
+
+
+def train_segmenter(
+    config: SegmentationConfig, context: Context, train: Dataset, val: Dataset | None, output: Path
+) -> None:
+    """Train on ``train``, keep the weights that are best on ``val`` (the last ones without it), publish to ``output``.
+
+    Raises:
+        DataError: a case has no mask, or a file cannot be used.
+        CheckpointError: the encoder's weights or the state to resume from cannot be used.
+    """
+    require_masks(train, "training a segmenter")
+    if val is not None:
+        require_masks(val, "validating a segmenter")
+    info = SegmenterInfo(**config.network_values(), dataset=train.name, phantom=train.phantom)
+    segmenter = initial_segmenter(info, config, context.seed).to(context.device)
+    pairs = Pairs(train, config.size, context.device)
+    held_out = None if val is None else Pairs(val, config.size, context.device)
+    epoch = math.ceil(len(train) / config.batch_size)
+    steps = config.steps or config.epochs * epoch
+    loop = TrainingLoop(
+        model=segmenter,
+        optimizer=make_optimizer(config, segmenter),
+        output=output,
+        context=context,
+        steps=steps,
+        batch_size=config.batch_size,
+        examples=len(train),
+        rate=lambda step: rate_factor(config, step, steps),
+        clip_norm=config.clip_norm,
+        checkpoint_every=config.checkpoint_every,
+    )
+    loop.run(
+        _losses(config, loop, pairs),
+        validation=None if held_out is None else _validation(config, context, held_out, min(epoch, steps)),
+        snapshot=_snapshot(context, pairs if held_out is None else held_out, steps, output),
+    )
+    save_segmenter(output, segmenter, info)
+
+
+def _losses(config: SegmentationConfig, loop: TrainingLoop, pairs: Pairs) -> Losses:
+    augment, loss = Augmentation(config), make_loss(config)
+
+    def losses(rows: list[int], step: int) -> Mapping[str, Tensor]:
+        # Batch norm over a 1x1 map has no variance with a lone case, so it comes twice.
+        images, masks = augment(*pairs.take(rows * 2 if len(rows) == 1 else rows))
+        return {"loss": training_loss(loop.network(images), masks, loss)}
+
+    return losses
+
+
+def _validation(config: SegmentationConfig, context: Context, held_out: Pairs, epoch: int) -> Validation:
+    return Validation(
+        every=config.validate_every or epoch,
+        evaluate=lambda model: {"val_dice": mean_dice(model, held_out, config, context)},
+        monitor="val_dice",
+        higher_is_better=True,
+        patience=config.patience,
+    )
+
+
+def _snapshot(context: Context, pairs: Pairs, steps: int, output: Path) -> Snapshot:
+    images, masks = pairs.take(range(min(SHEET_CASES, len(pairs))))
+
+    def take(model: nn.Module, step: int) -> None:
+        probabilities = lesion_probabilities(model, images, size=images.shape[-1], context=context)
+        sheet = outline_sheet(images, masks > THRESHOLD, probabilities >= THRESHOLD)
+        folder = output / "samples"
+        folder.mkdir(exist_ok=True)
+        write_bytes(folder / f"step-{step:08d}.png", sheet)
+
+    return Snapshot(max(1, steps // SHEETS), take)
+
+
+def initial_segmenter(info: SegmenterInfo, config: SegmentationConfig, seed: int) -> Segmenter:
+    """Return the untrained network: the same one for every job with this seed, so that arms of a study start alike.
+
+    Raises:
+        CheckpointError: the encoder's weights cannot be used.
+        ConfigError: the encoder is unknown or made for images of another size.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(name_seed(str(seed), "segmenter weights") >> 1)
+        segmenter = Segmenter(info)
+    if config.encoder_weights is not None:
+        load_encoder(segmenter, Path(config.encoder_weights))
+    _check_input(segmenter, info)
+    return segmenter
+
+
+def _check_input(segmenter: Segmenter, info: SegmenterInfo) -> None:
+    try:
+        with torch.no_grad():
+            segmenter.eval()(torch.zeros(1, 3, info.size, info.size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        network = f"{info.architecture} {info.encoder or ''}".strip()
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{network} cannot take images of {info.size} pixels: {reason}") from error
+
+
+def make_optimizer(config: SegmentationConfig, segmenter: Segmenter) -> torch.optim.Optimizer:
+    """Return the optimiser that ``config`` names over all parameters."""
+    parameters, rate, decay = segmenter.parameters(), config.learning_rate, config.weight_decay
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    return torch.optim.RMSprop(parameters, lr=rate, weight_decay=decay, momentum=config.momentum)
+
+
+def rate_factor(config: SegmentationConfig, step: int, steps: int) -> float:
+    """Return the factor on the learning rate at ``step`` of ``steps``."""
+    return 1.0 if config.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def training_loss(logits: Tensor, masks: Tensor, loss: Loss) -> Tensor:
+    """Return the loss of the first channel plus, weighted, that of an auxiliary head's channel."""
+    total = loss(logits[:, :1], masks)
+    return total + AUXILIARY_WEIGHT * loss(logits[:, 1:], masks) if logits.shape[1] > 1 else total
+
+
+def mean_dice(model: nn.Module, pairs: Pairs, config: SegmentationConfig, context: Context) -> float:
+    """Return the mean Dice over images of ``model``, in evaluation mode, on ``pairs``."""
+    scores = []
+    for first in range(0, len(pairs), config.batch_size):
+        images, masks = pairs.take(range(first, min(first + config.batch_size, len(pairs))))
+        probabilities = lesion_probabilities(model, images, size=config.size, context=context)
+        scores.append(Overlap.of(probabilities >= THRESHOLD, masks > THRESHOLD).dice)
+    return float(torch.cat(scores).mean())

@@ -87,7 +87,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, 
     """Write rows as CSV; columns beyond ``columns`` follow in alphabetical order."""
     further = sorted({name for row in rows for name in row} - set(columns))
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, [*columns, *further], restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, [*columns, *further], restval="")
     writer.writeheader()
     writer.writerows(rows)
     path.write_text(text.getvalue(), encoding="utf-8", newline="")

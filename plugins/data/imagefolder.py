@@ -67,7 +67,8 @@ def _rows(path: Path) -> Iterator[tuple[str, Path, Row]]:
         pairs = ((number, parse_json(line, where=f"{path} line {number}")) for number, line in lines)
     for number, row in pairs:
         where = f"{path} line {number}"
-        if not isinstance(row, Mapping) or not isinstance(row.get("file_name"), str):
+        name = row.get("file_name") if isinstance(row, Mapping) else None
+        if not isinstance(name, str) or not name:
             raise DataError(f'{where}: expected one row with a file_name, as in {{"file_name": "0001.png"}}')
         yield where, path.parent, {key: value for key, value in row.items() if value not in (None, "")}
 

@@ -1,7 +1,7 @@
 """The official folder layouts of the ISIC challenges and HAM10000, as data, and one reader for all of them.
 
 Names are those of the archives at https://challenge.isic-archive.com/data and
-https://doi.org/10.7910/DVN/DBW86T; they are matched in any case and at most three levels below the given folder.
+https://doi.org/10.7910/DVN/DBW86T; they are matched in any case and at most four levels below the given folder.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ PHANTOM_MARK = "PHANTOM.txt"
 """A file of this name in a dataset's folder says that its images are procedural phantoms."""
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-SEARCH_DEPTH = 3
+SEARCH_DEPTH = 4
 
 
 def data_folder(source: str, location: str | None) -> Path:
@@ -84,7 +84,7 @@ def image_files(folder: Path, *, ending: str = "") -> dict[str, Path]:
 
 
 class Tree:
-    """Folders and tables below a dataset's root, at most three levels down, since archives unpack to varying depths."""
+    """Folders and tables below a dataset's root, at most four levels down, since archives unpack to varying depths."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -24,7 +24,7 @@ def test_the_outline_lies_on_the_masks_border():
     mask[12:53, 12:53] = disk(20)
     rows, columns = np.nonzero(changed(mask))
     radius = np.hypot(rows + 0.5 - 65, columns + 0.5 - 65)
-    assert 36 < radius.min() and radius.max() < 45
+    assert radius.min() > 36 and radius.max() < 45
     assert len(set(np.round(np.degrees(np.arctan2(rows - 64.5, columns - 64.5)) / 10))) >= 36
 
 
@@ -55,7 +55,9 @@ def test_a_batch_and_its_arrays_give_the_same_sheet():
     assert contact_sheet(batch, tile=48, outlines=False).tobytes() == contact_sheet(images, tile=48).tobytes()
 
 
-@pytest.mark.parametrize(("count", "columns", "grid"), [(1, None, (1, 1)), (6, None, (3, 2)), (7, 4, (4, 2)), (2, 9, (2, 1))])
+@pytest.mark.parametrize(
+    ("count", "columns", "grid"), [(1, None, (1, 1)), (6, None, (3, 2)), (7, 4, (4, 2)), (2, 9, (2, 1))]
+)
 def test_size_of_the_sheet(count, columns, grid):
     sheet = contact_sheet([GREY] * count, columns=columns, tile=50)
     assert sheet.size == tuple(2 * 12 + number * 50 + (number - 1) * 8 for number in grid)
@@ -67,7 +69,9 @@ def test_captions_of_any_length_and_script_do_not_change_the_size():
     assert sheets[0].size == sheets[1].size
 
 
-@pytest.mark.parametrize("arguments", [{"images": []}, {"images": [GREY], "captions": ["a", "b"]}, {"images": [GREY], "masks": []}])
+@pytest.mark.parametrize(
+    "arguments", [{"images": []}, {"images": [GREY], "captions": ["a", "b"]}, {"images": [GREY], "masks": []}]
+)
 def test_columns_of_unequal_length_are_refused(arguments):
     with pytest.raises(DataError, match="contact sheet of"):
         contact_sheet(**arguments)

@@ -1,0 +1,76 @@
+"""Carries a recipe out for the verbs that run one: progress while it works, and how to go on where it stops."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from .output import complain, write_json
+from .progress import following
+from .recipe_argument import is_run_folder
+from .summary import print_plan, print_summary, summary
+
+if TYPE_CHECKING:
+    from ..core.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A recipe with all that surrounds it."""
+
+    recipe: Recipe
+    output: Path
+    resume: bool = False
+    device: str = "auto"
+    workers: int = 1
+    report: bool = True
+    quiet: bool = False
+    as_json: bool = False
+
+    def plan(self) -> None:
+        """Print what would be done; exit with 2 where the output folder stands in the way."""
+        from ..core.plan import plan_run
+
+        plan = plan_run(self.recipe, output=self.output, resume=self.resume)
+        if self.as_json:
+            write_json(plan.as_dict())
+        elif not self.quiet:
+            print_plan(plan)
+        if plan.obstacle:
+            complain(plan.obstacle)
+            raise typer.Exit(2)
+
+    def run(self) -> None:
+        """Carry the recipe out and print what came of it."""
+        with resumable(self.output), following(quiet=self.quiet) as observers:
+            run = self.recipe.run(
+                output=self.output,
+                resume=self.resume,
+                device=self.device,
+                workers=self.workers,
+                observers=observers,
+                report=self.report,
+            )
+        if self.as_json:
+            write_json(summary(run))
+        elif not self.quiet:
+            print_summary(run)
+
+
+@contextmanager
+def resumable(output: Path) -> Iterator[None]:
+    """Add to what interrupts the block how to go on, provided that there is something to go on with."""
+    from ..core.errors import PluginFailure
+
+    try:
+        yield
+    except (KeyboardInterrupt, PluginFailure) as error:
+        if is_run_folder(output):
+            error.add_note(f"go on with: lesionforge run {shlex.quote(str(output))} --resume")
+        raise

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .chain import Chain
+from .dataset import SPLITS
 from .errors import ConfigError
 from .loading import load_dataset, with_source
 from .recipe import Job, Recipe
@@ -103,22 +105,29 @@ def plan_run(
     )
 
 
+def check_needs_no_data(recipe: Recipe, registry: Registry) -> None:
+    """Raise ConfigError where a training or a stage of ``recipe`` needs real data; for recipes that name none."""
+    for job in recipe.in_order()[:1]:
+        raise ConfigError(f"training {job.name} needs real data; name some, for example --data isic2018:PATH")
+    chain = recipe.synthesis.chain if recipe.synthesis else Chain(())
+    for key, stage in zip(chain.keys, chain.stages, strict=True):
+        plugin: Any = registry.find(stage.plugin, *STAGE_ROLES).plugin
+        if plugin.needs_fit:
+            raise ConfigError(f"stage {key} must be fitted on real data; name some, for example --data folder:PATH")
+
+
 def _real_data(recipe: Recipe, registry: Registry) -> dict[str, Any] | None:
     if recipe.data.source is None:
-        chain = recipe.synthesis.chain if recipe.synthesis else None
-        for key, stage in zip(chain.keys, chain.stages, strict=True) if chain else ():
-            if getattr(registry.find(stage.plugin, *STAGE_ROLES).plugin, "needs_fit", False):
-                raise ConfigError(f"stage {key} must be fitted on real data; name some, for example --data folder:PATH")
-        for job in recipe.jobs:
-            raise ConfigError(f"training {job.name} needs real data; name some, for example --data isic2018:PATH")
+        check_needs_no_data(recipe, registry)
         return None
     dataset = load_dataset(recipe.data.source, registry=registry)
+    splits = Counter(record.split or "unassigned" for record in dataset.records)
     return {
         "source": recipe.data.source,
         "name": dataset.name,
         "phantom": dataset.phantom,
         "cases": len(dataset),
-        "splits": dict(Counter(record.split or "unassigned" for record in dataset.records)),
+        "splits": {name: splits[name] for name in (*SPLITS, "unassigned") if splits[name]},
     }
 
 

@@ -17,6 +17,7 @@ from .execution import fit_stages
 from .jobs import JobRunner
 from .loading import load_dataset, with_source
 from .manifest import FORMAT, canonical_json, data_facts, machine_facts, package_versions, stage_facts, text_hash
+from .plan import check_needs_no_data
 from .recipe import Recipe
 from .registry import Registry, default_registry
 from .run import Run
@@ -51,6 +52,8 @@ def run_recipe(
         precision = choose_precision(recipe.synthesis.precision, target)
         recipe = replace(recipe, synthesis=replace(recipe.synthesis, precision=precision))
     real = real_data(recipe, data if isinstance(data, Dataset) else None)
+    if real is None:
+        check_needs_no_data(recipe, registry)
     store = RunStore(output)
     with store.locked(), observed(registry, observers):
         store.create(recipe.to_toml(), resume=resume)

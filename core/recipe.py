@@ -75,7 +75,7 @@ class _RecipeFile(PluginConfig):
     name: str = "recipe"
     description: str = ""
     seed: int = Field(0, ge=0, lt=SEED_LIMIT)
-    data: DataSettings = DataSettings()
+    data: DataSettings = Field(default_factory=lambda: DataSettings.model_validate({}))
     synthesis: SynthesisSettings | None = None
     train: dict[str, dict[str, Any]] = Field(default_factory=dict)
     stage: list[dict[str, Any]] = Field(default_factory=list)
@@ -92,7 +92,7 @@ class Recipe:
     name: str = "recipe"
     description: str = ""
     seed: int = 0
-    data: DataSettings = field(default_factory=DataSettings)
+    data: DataSettings = field(default_factory=lambda: DataSettings.model_validate({}))
     jobs: tuple[Job, ...] = ()
     synthesis: Synthesis | None = None
 
@@ -122,7 +122,7 @@ class Recipe:
         synthesis = None
         if read.stage:
             chain = Chain(tuple(_read_stage(position, values, where) for position, values in enumerate(read.stage)))
-            synthesis = Synthesis(chain, **(read.synthesis or SynthesisSettings()).model_dump())
+            synthesis = Synthesis(chain, **(read.synthesis or SynthesisSettings.model_validate({})).model_dump())
         elif read.synthesis:
             raise ConfigError(f"{where}: [synthesis] is given but no [[stage]]")
         recipe = cls(read.name, read.description, read.seed, read.data, jobs, synthesis)

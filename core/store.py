@@ -54,14 +54,14 @@ class RunStore:
         try:
             if self.recipe.exists():
                 self._check_same_recipe(recipe_text, resume)
-            elif self.root.exists() and any(entry.name != ".lock" for entry in self.root.iterdir()):
+            elif self.root.exists() and any(entry.name[0] != "." for entry in self.root.iterdir()):
                 raise StoreError(f"{self.root} is not empty and holds no run; choose another --output")
             self.root.mkdir(parents=True, exist_ok=True)
+            if not self.recipe.exists():  # before anything else, so that a folder with content is always a run
+                write_text(self.recipe, recipe_text)
             for folder in (self.root, self.shards, self.fitted):
                 folder.mkdir(exist_ok=True)
                 remove_leftovers(folder)
-            if not self.recipe.exists():
-                write_text(self.recipe, recipe_text)
         except OSError as error:
             raise StoreError(f"cannot write to {self.root}: {error.strerror}") from error
 

@@ -187,7 +187,8 @@ class TrainingLoop:
             return
         step = self._state.step
         decay = min(self._ema_decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._ema, list(self.model.parameters()), 1 - decay)
+        for average, parameter in zip(self._ema, self.model.parameters(), strict=True):
+            average.lerp_(parameter, 1 - decay)
 
     def _log_row(self) -> dict[str, float]:
         state = self._state

@@ -16,6 +16,7 @@ from lesionforge.core.recipe import Recipe
 from lesionforge.testing import disc_dataset
 
 KILLS = 24
+PHASES = ("start", "first training", "chain", "second training")
 RECIPE = """
 seed = 5
 [train.first]
@@ -82,10 +83,12 @@ def tree(folder):
 
 
 def phase(output):
-    """How far a run has come: its first training, the chain, or its second training."""
+    """How far a run has come."""
     if (output / "train/second").exists():
-        return "second"
-    return "chain" if any(output.glob("shards/0*")) else "first"
+        return "second training"
+    if any(output.glob("shards/0*")):
+        return "chain"
+    return "first training" if (output / "train/first").exists() else "start"
 
 
 def run_here(output, real, registry):
@@ -106,41 +109,28 @@ def start(output, real, registry):
         os._exit(code)
 
 
-def killed_after(child, seconds):
-    """Kill the child after ``seconds`` unless it has ended; return its exit code, or None if it was killed."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
+def killed(child, output, target, delay):
+    """Kill the child ``delay`` seconds after its run has come to ``target``; False if it had already ended."""
+    while PHASES.index(phase(output)) < PHASES.index(target):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        assert not ended, f"the run ended with {status} before {target}"
         time.sleep(0.002)
+    time.sleep(delay)
     os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 def test_killed_at_random_moments_and_resumed_equals_uninterrupted(tmp_path, slow_registry, real):
     torch.set_num_threads(1)
     run_here(tmp_path / "whole", real, slow_registry)
     expected = tree(tmp_path / "whole")
-    started = time.monotonic()
-    assert killed_after(start(tmp_path / "forked", real, slow_registry), 60) == 0
-    duration = time.monotonic() - started
-    assert tree(tmp_path / "forked") == expected
     rng = random.Random(1)
-    kills, attempt, phases_hit = 0, 0, set()
+    kills = 0
     while kills < KILLS:
-        output = tmp_path / f"run-{attempt}"
-        attempt += 1
-        code = None
-        while code is None and kills < KILLS:
-            code = killed_after(start(output, real, slow_registry), duration * rng.uniform(0.1, 0.8))
-            if code is None:
-                kills += 1
-                phases_hit.add(phase(output))
-        while code is None:
-            code = killed_after(start(output, real, slow_registry), 60)
-        assert code == 0
+        output = tmp_path / f"killed-{kills}"
+        for target in PHASES:
+            kills += killed(start(output, real, slow_registry), output, target, rng.uniform(0, 0.12))
+        _, status = os.waitpid(start(output, real, slow_registry), 0)
+        assert os.waitstatus_to_exitcode(status) == 0
         assert tree(output) == expected
         assert lf.open_run(output).verify().complete
-    assert phases_hit == {"first", "chain", "second"}

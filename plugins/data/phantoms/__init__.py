@@ -1,0 +1,1 @@
+"""How phantoms are drawn: numbers from seeds, anatomy, outline, paint, photograph."""

@@ -55,10 +55,19 @@ class Case:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], shard: Path) -> Case:
-        """Return the case that a ledger row of ``shard`` describes."""
-        files = {column: shard / path for column, path in row["files"].items()}
+        """Return the case that a ledger row of ``shard`` describes.
+
+        Raises:
+            StoreError: the row lacks something or names a file outside its shard.
+        """
         plain = ("id", "index", "seed", "label", "prompt", "scores", "verdict", "provenance", "sha256")
-        return cls(**{name: row[name] for name in plain}, files=files)
+        try:
+            files = {column: _within(shard, name) for column, name in row["files"].items()}
+            case = cls(**{name: row[name] for name in plain}, files=files)
+            case.verdict["kept"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"ledger of shard {shard}: a row is malformed ({error})") from None
+        return case
 
     @property
     def kept(self) -> bool:
@@ -159,8 +168,9 @@ class Run:
         """
         for shard in self.store.committed():
             for row in read_ledger(shard):
-                if kept is None or row["verdict"]["kept"] is kept:
-                    yield Case.from_row(row, shard)
+                case = Case.from_row(row, shard)
+                if kept is None or case.kept is kept:
+                    yield case
 
     def case(self, case_id: str) -> Case:
         """Return one case by its id; raises StoreError where the run has none such."""
@@ -226,10 +236,12 @@ class Run:
         count, seen = 0, set()
         for shard in self.store.committed():
             for row in read_ledger(shard):
+                case = Case.from_row(row, shard)
                 count += 1
-                problems += _row_problems(row, shard, manifest_hash)
-                problems += [f"{row['id']} appears twice"] if row["id"] in seen else []
-                seen.add(row["id"])
+                problems += _case_problems(case)
+                problems += [] if row["manifest"] == manifest_hash else [f"{case.id} was made under another manifest"]
+                problems += [f"{case.id} appears twice"] if case.id in seen else []
+                seen.add(case.id)
             problems += _strangers(shard)
         expected = self.recipe.synthesis.count if self.recipe.synthesis else 0
         return Verification(count, expected, tuple(problems))
@@ -252,19 +264,25 @@ class Run:
         return regenerate_case(self, self.case(case_id), registry=registry)
 
 
+def _within(shard: Path, name: str) -> Path:
+    path = shard / name
+    if not path.resolve().is_relative_to(shard.resolve()):
+        raise StoreError(f"ledger of shard {shard} names a file outside it: {name!r}")
+    return path
+
+
 def open_run(path: str | Path) -> Run:
     """Return the run in folder ``path``; raises StoreError where there is none."""
     return Run(path)
 
 
-def _row_problems(row: Mapping[str, Any], shard: Path, manifest_hash: str | None) -> list[str]:
-    problems = [] if row["manifest"] == manifest_hash else [f"{row['id']} was made under another manifest"]
-    for column, name in row["files"].items():
-        file = shard / name
+def _case_problems(case: Case) -> list[str]:
+    problems = []
+    for column, file in case.files.items():
         if not file.is_file():
-            problems.append(f"{row['id']}: {column} {file} is missing")
-        elif file_hash(file) != row["sha256"][column]:
-            problems.append(f"{row['id']}: {column} {file} has changed")
+            problems.append(f"{case.id}: {column} {file} is missing")
+        elif file_hash(file) != case.sha256.get(column):
+            problems.append(f"{case.id}: {column} {file} has changed")
     return problems
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from ...core.dataset import Dataset, Record
+from ...core.dataset import Dataset
 from ...core.errors import DataError
-from ...core.store import RunStore, read_ledger
+from ...core.run import open_run
 from .assembling import Parts, assemble, require_match
-from .layout import contained, data_folder, image_files
+from .layout import data_folder, image_files
 from .options import DataOptions
 from .tables import read_table, split_name
 
@@ -62,50 +60,11 @@ def load_run(location: str | None) -> Dataset:
     """Return the kept cases of a run folder; one made from phantoms, or trained on them, is marked as phantom.
 
     Raises:
-        DataError: no run is there, a ledger row is malformed or names a file outside its shard, or no case was kept.
-        StoreError: a ledger cannot be read.
+        DataError: no case was kept.
+        StoreError: no run is there, or a ledger row is malformed or names a file outside its shard.
     """
     root = data_folder("run", location)
-    store = RunStore(root)
-    shards = store.committed()
-    if not shards:
-        raise DataError(f"run: {root} holds no finished shards (shards/00000000/ledger.jsonl); is it a run folder?")
-    rows = [(shard, row) for shard in shards for row in read_ledger(shard)]
-    records = [_record(shard, row) for shard, row in rows if _is_kept(shard, row)]
-    if not records:
-        raise DataError(f"run: none of the {len(rows)} cases in {root} was kept")
-    return Dataset(root.resolve().name, tuple(records), phantom=_shows_phantoms(store.manifest))
-
-
-def _is_kept(shard: Path, row: Any) -> bool:
-    try:
-        return bool(row["verdict"]["kept"]) and "image" in row["files"]
-    except (KeyError, TypeError):
-        raise DataError(f"ledger of shard {shard}: a row lacks verdict.kept or files") from None
-
-
-def _record(shard: Path, row: Mapping[str, Any]) -> Record:
-    where = f"ledger of shard {shard}, case {row.get('id')!r}"
-    files = row["files"]
-    if not isinstance(row.get("id"), str) or not all(isinstance(name, str) for name in files.values()):
-        raise DataError(f"{where}: id and file names must be text")
-    mask = files.get("mask")
-    return Record(
-        image_id=row["id"],
-        image=contained(shard, files["image"], root=shard, where=where),
-        mask=None if mask is None else contained(shard, mask, root=shard, where=where),
-        label=row.get("label"),
-        caption=row.get("prompt"),
-        metadata={"seed": str(row.get("seed", ""))},
-    )
-
-
-def _shows_phantoms(manifest: Path) -> bool:
-    if not manifest.is_file():
-        return False
-    try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-        stages, data = content.get("stages") or [], content.get("data") or {}
-        return bool(data.get("phantom")) or any(stage.get("plugin") == "phantom" for stage in stages)
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"manifest {manifest} cannot be read: {error}") from None
+    dataset = open_run(root).dataset()
+    if not len(dataset):
+        raise DataError(f"run: no case in {root} has an image and was kept")
+    return replace(dataset, name=root.resolve().name)

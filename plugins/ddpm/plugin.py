@@ -56,7 +56,7 @@ class DDPMTrainerConfig(PluginConfig):
     weight_decay: float = Field(1e-2, ge=0, description="AdamW's weight decay (value ours)")
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up before the cosine (ours)")
     clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    ema_decay: float | None = Field(0.9999, gt=0, lt=1, description="decay of the averaged weights, warmed up (ours)")
+    ema_decay: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights, warmed up; 0: none (ours)")
     flips: bool = Field(True, description="random flips, left-right and up-down")
     checkpoint_every: int = Field(1000, ge=1, description="steps between resume points")
     snapshot_every: int = Field(5000, ge=0, description="steps between sample grids; 0 for none")

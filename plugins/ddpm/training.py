@@ -51,7 +51,7 @@ def train(config: DDPMTrainerConfig, dataset: Dataset, output: Path, context: Co
         examples=len(data),
         rate=cosine_rate(config.steps, config.warmup_steps),
         clip_norm=config.clip_norm,
-        ema_decay=config.ema_decay,
+        ema_decay=config.ema_decay or None,
         checkpoint_every=config.checkpoint_every,
     )
     noising = schedule.ddpm()

@@ -57,7 +57,7 @@ def train_segmenter(
         batch_size=config.batch_size,
         examples=len(train),
         rate=lambda step: rate_factor(config, step, steps),
-        clip_norm=config.clip_norm,
+        clip_norm=config.clip_norm or None,
         checkpoint_every=config.checkpoint_every,
     )
     loop.run(
@@ -85,7 +85,7 @@ def _validation(config: SegmentationConfig, context: Context, held_out: Pairs, e
         evaluate=lambda model: {"val_dice": mean_dice(model, held_out, config, context)},
         monitor="val_dice",
         higher_is_better=True,
-        patience=config.patience,
+        patience=config.patience or None,
     )
 
 

@@ -62,7 +62,7 @@ class LiveDisplay:
         self._bars = Bars(*columns, console=console, transient=True, refresh_per_second=8, expand=True)
         self._mark = "✓" if console.encoding.startswith("utf") else "*"
         self._rows: dict[str, TaskID] = {}
-        self._idle = self._bars.add_task("working", total=None, note="", subordinate=True)
+        self._idle = self._bars.add_task("working", total=None, note="", subordinate=True, first=0)
 
     def __enter__(self) -> Self:
         self._bars.start()

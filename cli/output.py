@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +22,14 @@ def console(*, stderr: bool = False) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
-    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+    made = Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+    made.on_broken_pipe = _reader_is_gone
+    return made
+
+
+def _reader_is_gone() -> NoReturn:
+    # rich would end the program with the exit code of a failure.
+    raise BrokenPipeError
 
 
 def printable(text: object) -> str:

@@ -13,6 +13,32 @@ from typer.testing import CliRunner
 from lesionforge.cli.main import app
 from lesionforge.core.registry import default_registry
 
+TOY_MODULE = '''
+import time
+from pathlib import Path
+
+import lesionforge as lf
+from pydantic import Field
+from toys_of_the_core import TOYS
+
+
+class Slow(lf.Annotator):
+    """Takes its time with every batch."""
+
+    name = "slow"
+
+    class Config(lf.PluginConfig):
+        marker: str = Field("", description="file whose presence speeds it up")
+
+    def annotate(self, batch):
+        time.sleep(0 if Path(self.config.marker).exists() else 0.3)
+        return batch
+
+
+@lf.hookimpl
+def register_plugins():
+    return [*TOYS, Slow]
+'''
 TOYS = Path(__file__).parents[1] / "core" / "toys.py"
 
 
@@ -30,11 +56,7 @@ def site(tmp_path_factory):
     """A folder that a Python finds the toy plugins in when it stands on its path."""
     folder = tmp_path_factory.mktemp("site")
     shutil.copy(TOYS, folder / "toys_of_the_core.py")
-    source = (
-        "import lesionforge as lf\nfrom toys_of_the_core import TOYS\n\n"
-        "@lf.hookimpl\ndef register_plugins():\n    return TOYS\n"
-    )
-    install(folder, "toy-distribution", "lesionforge_toys", source)
+    install(folder, "toy-distribution", "lesionforge_toys", TOY_MODULE)
     return folder
 
 

@@ -257,6 +257,13 @@ def test_reference_values_and_their_limit_are_drawn(folder):
     assert "real n = 300" in gate and "limit 62.5" in gate
 
 
+def test_without_reference_values_no_comparison_is_offered(folder):
+    page = page_of(folder.begin().manifest().shard(0))
+    assert "Histogram of mahalanobis_segmenter" in page.source
+    assert "Kolmogorov" not in page.text and "D by chance" not in page.text
+    assert "No real masks were given to compare with" in page.text
+
+
 def test_only_the_training_split_is_shown(folder, make_real):
     folder.begin().manifest().shard(0)
     real = make_real()

@@ -98,7 +98,9 @@ class DDPMGeneratorConfig(PluginConfig):
 
     checkpoint: Checkpoint = Field(description="finished output folder of trainer ddpm, or train:NAME")
     scheduler: Literal["ddpm", "ddim", "dpm-solver++", "sde-dpm-solver++"] = Field(
-        "ddpm", description="ddpm: ancestral sampling, the paper's; the others need fewer steps"
+        "ddpm",
+        description="ddpm: ancestral sampling, the paper's; the others need fewer steps. ddim and dpm-solver++ add no noise "
+        "on the way and so leave visible noise where training was short; sde-dpm-solver++ does not",
     )
     num_inference_steps: int | None = Field(
         None, ge=1, description="network evaluations a case; default all timesteps for ddpm, 50 for ddim, else 25"

@@ -168,7 +168,7 @@ def cosine_rate(steps: int, warmup_steps: int) -> Callable[[int], float]:
 
 
 class _SampleGrids:
-    """Draws the same seeds again and again while the network learns (50 DDIM steps)."""
+    """Draws the same seeds again and again while the network learns (50 ancestral steps)."""
 
     def __init__(
         self, schedule: NoiseSchedule, data: TrainingData, size: int, count: int, folder: Path, context: Context
@@ -179,7 +179,7 @@ class _SampleGrids:
 
     def take(self, network: nn.Module, step: int) -> None:
         assert isinstance(network, DilatedUNet2D)
-        process = ReverseProcess(self._schedule, "ddim", min(SNAPSHOT_STEPS, self._schedule.timesteps))
+        process = ReverseProcess(self._schedule, "ddpm", min(SNAPSHOT_STEPS, self._schedule.timesteps))
         samples = sample(
             network, process, self._seeds, size=self._size, context=self._context, class_labels=self._labels
         )

@@ -70,7 +70,7 @@ def test_learns_discs(tmp_path, mode):
     output = trained(tmp_path, mode=mode, steps=70, learning_rate=4e-3, seed=1)
     losses = [float(row["loss"]) for row in curve(output)]
     assert len(losses) == 70 and losses[0] == pytest.approx(1, abs=0.1), "a fresh network predicts no noise at all"
-    assert np.mean(losses[-15:]) < 0.5
+    assert np.mean(losses[-15:]) < 0.55
 
 
 def test_leaves_a_checkpoint_that_the_generator_takes(tmp_path):

@@ -40,7 +40,7 @@ class _Pace(ProgressColumn):
 
 class _Note(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(task.fields["note"], style="dim", no_wrap=True, overflow="ellipsis")
+        return Text(f" {task.fields['note']}", style="dim", no_wrap=True, overflow="ellipsis")
 
 
 class _Bar(BarColumn):

@@ -126,13 +126,13 @@ def _print(found: Inspection, sheet: Path | None) -> None:
     sizes = [f"{size} ({number(count)})" for size, count in list(found.sizes.items())[:SHOWN_SIZES]]
     more = len(found.sizes) - SHOWN_SIZES
     rows += [["pixels", ", ".join(sizes) + (f" and {more:,} other sizes" if more > 0 else "")]]
-    rows += [["masks", f"{number(found.masks)}, {number(found.missing_masks)} images have none"]]
+    rows += [["masks", _but_missing(found.masks, found.missing_masks)]]
     if found.mask_statistics:
         area = found.mask_statistics.area
         spread = f"median {area['median']:.1%}, from {area['p5']:.1%} (5th percentile) to {area['p95']:.1%} (95th)"
         rows += [["  lesion area", spread], ["  cut by border", f"{found.mask_statistics.border_touching:.1%}"]]
-    labelled = f"{number(found.cases - found.missing_labels)}, {number(found.missing_labels)} images have none"
-    rows += [["captions", number(found.captions)], ["labels", labelled]]
+    rows += [["captions", _but_missing(found.captions, found.cases - found.captions)]]
+    rows += [["labels", _but_missing(found.cases - found.missing_labels, found.missing_labels)]]
     for label, splits in found.labels.items():
         rows.append([f"  {label}", _with_parts(sum(splits.values()), splits)])
     rows.append(["problems", number(len(found.problems)) if found.problems else "none"])
@@ -146,6 +146,12 @@ def _print(found: Inspection, sheet: Path | None) -> None:
         shown[problem.kind] += 1
         if shown[problem.kind] <= SHOWN_PROBLEMS:
             out.print(f"  {problem.kind}: {printable(problem.message)}", style="yellow", soft_wrap=True)
+
+
+def _but_missing(present: int, missing: int) -> str:
+    if not present:
+        return "none"
+    return f"{number(present)}, {number(missing)} images have none" if missing else number(present)
 
 
 def _with_parts(total: int, parts: Mapping[str, int]) -> str:

@@ -29,4 +29,4 @@ def demo(
     Without --data it works on procedural phantoms: quick, and nothing to conclude from.
     """
     recipe = with_settings(read_recipe(RECIPE), {"data.source": data, "synthesis.count": count}, [])
-    Launch(recipe, output, is_run_folder(output), device, 1, True, quiet, as_json).run()
+    Launch(recipe, output, is_run_folder(output), device, 1, True, quiet, as_json).carry_out(dry_run=False)

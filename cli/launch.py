@@ -33,7 +33,14 @@ class Launch:
     quiet: bool = False
     as_json: bool = False
 
-    def plan(self) -> None:
+    def carry_out(self, *, dry_run: bool) -> None:
+        """Run the recipe, or only print what that would do."""
+        if dry_run:
+            self._plan()
+        else:
+            self._run()
+
+    def _plan(self) -> None:
         """Print what would be done; exit with 2 where the output folder stands in the way."""
         from ..core.plan import plan_run
 
@@ -46,7 +53,7 @@ class Launch:
             complain(plan.obstacle)
             raise typer.Exit(2)
 
-    def run(self) -> None:
+    def _run(self) -> None:
         """Carry the recipe out and print what came of it."""
         with resumable(self.output), following(quiet=self.quiet) as observers:
             run = self.recipe.run(

@@ -24,7 +24,7 @@ RunArgument = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="DIR", help="Run folder to make.  [default: runs/NAME]", show_default=False),
+    typer.Option("--output", "-o", metavar="DIR", help="Run folder to make.", show_default="runs/NAME"),
 ]
 Data = Annotated[
     str | None,

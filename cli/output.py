@@ -61,10 +61,12 @@ def _plain(value: Any) -> Any:
 
 
 def number(value: Any) -> str:
-    """Return a number with four significant digits, anything else as text."""
-    if isinstance(value, float):
+    """Return a number with four significant digits and its thousands set apart, anything else as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return printable(value)
+    if isinstance(value, float) and (not math.isfinite(value) or 0 < abs(value) < 1000):
         return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else printable(value)
+    return f"{value:,.0f}"
 
 
 def duration(seconds: float) -> str:
@@ -80,14 +82,10 @@ def columns(rows: Sequence[Sequence[object]], *, header: Sequence[str] = (), rig
     from rich.text import Text
 
     table = Table(box=None, show_header=bool(header), header_style="dim", pad_edge=False, padding=(0, 3, 0, 0))
-    for position in range(max(map(len, [header, *rows]))):
-        last = position == max(map(len, [header, *rows])) - 1
-        table.add_column(
-            header[position] if header else "",
-            justify="right" if position in right else "left",
-            no_wrap=not last,
-            overflow="fold",
-        )
+    width = max(map(len, [header, *rows]))
+    for position in range(width):
+        title, side = header[position] if header else "", "right" if position in right else "left"
+        table.add_column(title, justify=side, no_wrap=position < width - 1, overflow="fold")
     for row in rows:
         cells = [cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row]
         table.add_row(*cells)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..core.config import PluginConfig
 
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+LARGE = 10**6
 NAMES = {int: "integer", float: "number", str: "text", bool: "true or false"}
 
 
@@ -38,8 +39,14 @@ def _kind(field: FieldInfo) -> str:
     limits = {name: getattr(mark, name) for mark in field.metadata for name in BOUNDS if _limits(mark, name)}
     name = _type_name(field.annotation)
     if {"ge", "le"} <= limits.keys():
-        return f"{name} from {limits['ge']:g} to {limits['le']:g}"
-    return " ".join([name, ", ".join(f"{BOUNDS[bound]} {limit:g}" for bound, limit in limits.items())]).strip()
+        return f"{name} from {_written(limits['ge'])} to {_written(limits['le'])}"
+    return " ".join([name, ", ".join(f"{BOUNDS[bound]} {_written(limit)}" for bound, limit in limits.items())]).strip()
+
+
+def _written(limit: float) -> str:
+    if isinstance(limit, int) and limit > LARGE and limit.bit_count() == 1:
+        return f"2^{limit.bit_length() - 1}"
+    return f"{limit:g}" if abs(limit) < LARGE else f"{limit:,}"
 
 
 def _limits(mark: Any, name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,8 @@ def read_training(text: str) -> Recipe:
     from ..core.chain import parse_call
     from ..core.recipe import Job, Recipe
 
+    if is_run_folder(text):
+        raise ConfigError(f"{text} is a run folder; go on with it by lesionforge run {shlex.quote(text)} --resume")
     stored = stored_recipe(text)
     if stored is not None:
         return stored

@@ -51,10 +51,7 @@ def run(
         wanted = with_settings(read_recipe(recipe), values, settings or [])
         folder = output or default_output(wanted)
     launch = Launch(wanted, folder, resume, device, workers, not no_report, quiet, as_json)
-    if dry_run:
-        launch.plan()
-    else:
-        launch.run()
+    launch.carry_out(dry_run=dry_run)
 
 
 def _stored(folder: Path, values: dict[str, Any], settings: list[str], output: Path | None, *, resume: bool) -> Recipe:

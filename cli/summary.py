@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from ..core.plan import Plan
+    from ..core.recipe import Job
     from ..core.run import Run
 
 PHANTOM_NOTICE = "These are procedural phantoms, or made from phantoms: they say nothing about patients."
@@ -76,15 +77,14 @@ def print_plan(plan: Plan) -> None:
     out, synthesis = console(), plan.recipe.synthesis
     rows: list[Sequence[object]] = [["recipe", plan.recipe.name], ["output", f"{plan.output} ({_standing(plan)})"]]
     rows += [["seed", plan.recipe.seed], ["data", _data(plan.data)]]
-    for job, state in plan.jobs:
-        rows.append([f"training {job.name}", f"{job.trainer} on {' and '.join(job.on)} data, {state}"])
-        rows.append(["", _values(job.trainer, ("trainer",), job.values)])
+    rows += [row for job, state in plan.jobs if not job.after_synthesis for row in _training(job, state)]
     if synthesis:
         for key, stage in zip(synthesis.chain.keys, synthesis.chain.stages, strict=True):
             rows.append([f"stage {key}", _values(stage.plugin, tuple(STAGE_ROLES), stage.values)])
         made = f"{plan.committed:,} there already" if plan.committed else "none there yet"
         size = f"{synthesis.count:,} in batches of {synthesis.batch_size}, precision {synthesis.precision}"
         rows += [["cases", size], ["shards", f"{plan.shards:,} of up to {synthesis.shard_size} cases, {made}"]]
+    rows += [row for job, state in plan.jobs if job.after_synthesis for row in _training(job, state)]
     out.print(columns(rows))
     out.print("\nNothing has been created.", style="dim")
 
@@ -98,6 +98,11 @@ def _data(data: Mapping[str, Any] | None) -> str:
         return "none"
     splits = ", ".join(f"{count:,} {name}" for name, count in data["splits"].items())
     return f"{data['source']}: {data['cases']:,} {'phantoms' if data['phantom'] else 'images'} ({splits})"
+
+
+def _training(job: Job, state: str) -> list[Sequence[object]]:
+    what = f"{job.trainer} on {' and '.join(job.on)} data, {state}"
+    return [[f"training {job.name}", what], ["", _values(job.trainer, ("trainer",), job.values)]]
 
 
 def _values(plugin: str, roles: Sequence[str], values: Mapping[str, Any]) -> Text:

@@ -46,7 +46,4 @@ def train(
     wanted = with_settings(chosen, {"data.source": data, "seed": seed}, settings or [])
     folder = output or default_output(wanted)
     launch = Launch(wanted, folder, resume, device, 1, not no_report, quiet, as_json)
-    if dry_run:
-        launch.plan()
-    else:
-        launch.run()
+    launch.carry_out(dry_run=dry_run)

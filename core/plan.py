@@ -141,7 +141,8 @@ def _obstacle(recipe: Recipe, store: RunStore, *, resume: bool) -> str | None:
         if recipe.synthesis and stored.synthesis and recipe.synthesis.precision == "auto":
             # The stored recipe says what auto came to; finding that out again would take torch.
             recipe = replace(recipe, synthesis=replace(recipe.synthesis, precision=stored.synthesis.precision))
-        return None if stored == recipe else f"{root} was started with another recipe (see {store.recipe})"
+        same = stored.to_toml() == recipe.to_toml()
+        return None if same else f"{root} was started with another recipe (see {store.recipe})"
     if root.exists() and (not root.is_dir() or any(entry.name != ".lock" for entry in root.iterdir())):
         return f"{root} is not empty and holds no run; choose another --output"
     nearest = next(folder for folder in (root, *root.absolute().parents) if folder.exists())

@@ -9,7 +9,7 @@ import pytest
 
 import lesionforge as lf
 from lesionforge.cli import run as run_verb
-from lesionforge.cli.output import printable
+from lesionforge.cli.output import number, printable
 
 
 def test_the_version_is_the_package_s(cli):
@@ -56,6 +56,22 @@ def test_a_file_that_may_not_be_read_is_no_bug(cli, monkeypatch):
 )
 def test_what_could_disturb_a_terminal_is_spelled_out(text, shown):
     assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.123456, "0.1235"),
+        (486_600.0, "486,600"),
+        (0.0, "0"),
+        (1e-5, "1e-05"),
+        (12, "12"),
+        (float("nan"), "nan"),
+        ("x", "x"),
+    ],
+)
+def test_numbers_have_four_digits(value, shown):
+    assert number(value) == shown
 
 
 def test_hostile_names_stay_on_one_line(cli, tmp_path):

@@ -69,6 +69,7 @@ def test_a_finished_training_is_not_done_again(cli, recipe, folder_of_discs):
     assert cli(*arguments, "--resume").exit_code == 0
     assert Path("out/train/second/model.safetensors").stat().st_mtime_ns == written
     assert cli("run", "out", "--resume", "--no-report").exit_code == 0
+    assert "lesionforge run out --resume" in cli("train", "out").stderr
 
 
 @pytest.mark.parametrize(

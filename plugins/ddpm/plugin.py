@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ...core.batch import Batch
     from ...core.context import Context
     from ...core.dataset import Dataset
+    from .schedulers import ReverseProcess
 
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
@@ -99,8 +100,8 @@ class DDPMGeneratorConfig(PluginConfig):
     checkpoint: Checkpoint = Field(description="finished output folder of trainer ddpm, or train:NAME")
     scheduler: Literal["ddpm", "ddim", "dpm-solver++", "sde-dpm-solver++"] = Field(
         "ddpm",
-        description="ddpm: ancestral sampling, the paper's; the others need fewer steps. ddim and dpm-solver++ add no noise "
-        "on the way and so leave visible noise where training was short; sde-dpm-solver++ does not",
+        description="ddpm: ancestral sampling, the paper's; the others need fewer steps. ddim and dpm-solver++ add no "
+        "noise on the way and so leave visible noise where training was short; sde-dpm-solver++ does not",
     )
     num_inference_steps: int | None = Field(
         None, ge=1, description="network evaluations a case; default all timesteps for ddpm, 50 for ddim, else 25"
@@ -166,7 +167,7 @@ class DDPMGenerator(Generator):
         masks = (soft_masks >= 0.5).to(soft_masks.dtype)
         return batch.with_columns(images=images, masks=masks, soft_masks=soft_masks, labels=labels)
 
-    def _process(self):
+    def _process(self) -> ReverseProcess:
         from .schedulers import ReverseProcess
 
         settings: DDPMGeneratorConfig = self.config

@@ -44,7 +44,7 @@ def decode_mask(mask: Path | Pixels, image: Path | Pixels, size: int | None) -> 
         DataError: the mask's size differs from its image's.
     """
     if isinstance(mask, Path):
-        picture = open_image(mask, "L").point(lambda value: int(value >= 128))
+        picture = Image.fromarray((np.asarray(open_image(mask, "L")) >= 128).astype(np.uint8))
     else:
         picture = Image.fromarray(mask)
     expected = image_size(image)

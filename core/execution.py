@@ -16,7 +16,8 @@ from .chain import Chain
 from .config import checkpoint_fields
 from .context import Context, choose_device, choose_precision
 from .durable import write_bytes
-from .errors import ConfigError, LesionforgeError, PluginError, PluginFailure, StoreError
+from .errors import ConfigError, PluginError, StoreError
+from .guarding import guarded
 from .recipe import JOB_REFERENCE
 from .registry import Registry, default_registry
 from .roles import STAGE_ROLES, Annotator, Filter, Plugin, Stage
@@ -102,23 +103,6 @@ def open_stages(
         real = real.split("train")
     fit_stages(stages, real, None)
     return list(stages.values())
-
-
-class guarded:
-    """Turn whatever a plugin raises into a :class:`PluginFailure` that says what failed; our own errors pass."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, LesionforgeError) or not isinstance(error, Exception):
-            return
-        detail = str(error).strip().splitlines()
-        message = f"{self._what}: {type(error).__name__}: {detail[0] if detail else 'no message'}"
-        raise PluginFailure(message) from error
 
 
 def process(stages: Mapping[str, Stage], batch: Batch, hooks: Any) -> Batch:

@@ -8,6 +8,7 @@ from .chain import parse_call
 from .dataset import Dataset
 from .durable import new_folder, require_empty
 from .errors import ConfigError
+from .guarding import guarded
 from .registry import Registry, default_registry
 
 
@@ -23,7 +24,6 @@ def export_dataset(dataset: Dataset, exporter: str, output: str | Path, *, regis
         StoreError: ``output`` is not empty or cannot be written.
         PluginFailure: the exporter raised.
     """
-    from .execution import guarded
 
     name, values, location = parse_call(exporter)
     if location is not None:

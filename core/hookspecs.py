@@ -69,5 +69,5 @@ class LifecycleHooks:
         """A training job begins."""
 
     @hookspec
-    def job_done(self, name: str, metrics: Mapping[str, float]) -> None:
-        """A training job has finished and been evaluated."""
+    def job_done(self, name: str, metrics: Mapping[str, float | None]) -> None:
+        """A training job has finished and been evaluated; a metric that is not finite is None."""

@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING, Any
 from .context import Context, choose_precision
 from .durable import remove_leftovers, write_text
 from .errors import DataError, StoreError
-from .execution import guarded, resolve_checkpoints
-from .manifest import canonical_json, checkpoint_hashes, data_facts, differences, machine_facts, package_versions
+from .execution import resolve_checkpoints
+from .guarding import guarded
+from .manifest import (
+    canonical_json,
+    checkpoint_hashes,
+    data_facts,
+    differences,
+    finite,
+    machine_facts,
+    package_versions,
+)
 from .recipe import Job
 from .registry import Registry
 from .seeding import name_seed
@@ -40,7 +49,7 @@ class JobRunner:
     precision: str
     registry: Registry
 
-    def run(self, job: Job, real: Dataset, synthetic: Dataset | None) -> Mapping[str, float]:
+    def run(self, job: Job, real: Dataset, synthetic: Dataset | None) -> Mapping[str, float | None]:
         """Train and evaluate ``job`` unless it is finished; resume it if it was interrupted. Returns its metrics."""
         folder = self.store.jobs / job.name
         finished = folder / METRICS
@@ -56,7 +65,8 @@ class JobRunner:
         with guarded(f"training {job.name} failed"):
             trainer.train(training, validation, folder)
         with guarded(f"training {job.name} could not be evaluated"):
-            metrics = dict(trainer.evaluate(test, folder)) if test is not None else {}
+            measured = dict(trainer.evaluate(test, folder)) if test is not None else {}
+            metrics = {name: finite(float(value)) for name, value in measured.items()}
         write_text(finished, canonical_json(metrics))
         shutil.rmtree(folder / "state", ignore_errors=True)
         self.store.append_log({"event": "job", "name": job.name, "start": started, "seconds": time.time() - started})
@@ -74,7 +84,9 @@ class JobRunner:
         training = parts["train"]
         if "synthetic" in job.on:
             if synthetic is None or not len(synthetic):
-                raise DataError(f"training {job.name}: no synthetic case was accepted; look at the rejections' reasons")
+                raise DataError(
+                    f"training {job.name}: no synthetic case was accepted; see why with: lesionforge report {self.store.root}"
+                )
             synthetic = synthetic.resized(real.size)
             training = synthetic if job.on == ("synthetic",) else training and training.joined(synthetic)
         if training is None:

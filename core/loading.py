@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError, DataError
+from .guarding import guarded
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -36,7 +37,8 @@ def load_dataset(
         raise ConfigError(f"size must be at least 1 pixel, not {size}")
     name, values, location = _parts(spec)
     source = (registry or default_registry()).create("source", name, values, where="data")
-    dataset: Dataset = source.load(location)
+    with guarded(f"source {name} failed on {spec}"):
+        dataset: Dataset = source.load(location)
     if not len(dataset):
         raise DataError(f"{spec} holds no images")
     return (dataset if split is None else dataset.split(split)).resized(size)

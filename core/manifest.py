@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -18,8 +19,8 @@ from .registry import Registry
 if TYPE_CHECKING:
     import torch
 
+    from .chain import Chain
     from .dataset import Dataset
-    from .recipe import Recipe
     from .roles import Stage
 
 FORMAT = 1
@@ -54,13 +55,10 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
     return {"device": device.type, "capability": name, "threads": torch.get_num_threads()}
 
 
-def stage_facts(
-    stages: Mapping[str, Stage], recipe: Recipe, fitted: Path, registry: Registry, jobs: Path
-) -> list[dict[str, Any]]:
+def stage_facts(stages: Mapping[str, Stage], chain: Chain, fitted: Path, registry: Registry) -> list[dict[str, Any]]:
     """Return one entry a stage: plugin, its distribution and version, configuration, hashes of what it loads."""
-    assert recipe.synthesis is not None
     facts = []
-    for (key, stage), spec in zip(stages.items(), recipe.synthesis.chain.stages, strict=True):
+    for (key, stage), spec in zip(stages.items(), chain.stages, strict=True):
         entry = registry.find(spec.plugin, stage.role)
         fit = fitted / f"{key}.safetensors"
         facts.append(
@@ -72,6 +70,7 @@ def stage_facts(
                 "version": entry.version,
                 "config": dict(spec.values),
                 "checkpoints": checkpoint_hashes(stage, where=f"stage {key}"),
+                "phantom": any(map(trained_on_phantoms, checkpoint_paths(stage).values())),
                 "fitted": tree_hash(fit) if stage.needs_fit else None,
             }
         )
@@ -85,16 +84,24 @@ def checkpoint_hashes(plugin: Any, *, where: str) -> dict[str, str]:
         CheckpointError: a field names a local path that does not exist.
     """
     hashes = {}
-    for key in checkpoint_fields(type(plugin.config)):
-        value = getattr(plugin.config, key)
-        if value is None:
-            continue
-        path = Path(value)
+    for key, path in checkpoint_paths(plugin).items():
         if path.exists():
             hashes[key] = published_hash(path)
-        elif path.is_absolute() or value.startswith("."):
-            raise CheckpointError(f"{where}: {key} = {value!r} does not exist")
+        elif path.is_absolute() or str(getattr(plugin.config, key)).startswith("."):
+            raise CheckpointError(f"{where}: {key} = {str(path)!r} does not exist")
     return hashes
+
+
+def checkpoint_paths(plugin: Any) -> dict[str, Path]:
+    """Return the paths, perhaps hub names, that the plugin's checkpoint fields hold."""
+    values = {key: getattr(plugin.config, key) for key in checkpoint_fields(type(plugin.config))}
+    return {key: Path(value) for key, value in values.items() if value is not None}
+
+
+def trained_on_phantoms(checkpoint: Path) -> bool:
+    """True where the training job that left ``checkpoint`` says that its data were phantoms."""
+    facts = checkpoint / "job.json"
+    return facts.is_file() and bool(json.loads(facts.read_text(encoding="utf-8"))["data"]["phantom"])
 
 
 def published_hash(path: Path) -> str:
@@ -132,6 +139,11 @@ def canonical_json(value: Any) -> str:
 def text_hash(text: str) -> str:
     """Return the SHA-256 of text."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def finite(value: float) -> float | None:
+    """Return the value, or None for what JSON cannot hold."""
+    return value if math.isfinite(value) else None
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

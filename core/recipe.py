@@ -195,7 +195,7 @@ class Recipe:
             config = build_config(model, job.values, where=f"training {job.name}")
             earlier = {other.name for other in self.in_order()[: self.in_order().index(job)]}
             _check_references(config, earlier, where=f"training {job.name}")
-            jobs.append(replace(job, values=config.model_dump(exclude_none=True)))
+            jobs.append(replace(job, values=config.model_dump(mode="json", exclude_none=True)))
         synthesis = self.synthesis
         if synthesis:
             configs = synthesis.chain.configs(registry)
@@ -203,7 +203,7 @@ class Recipe:
             for key, config in configs.items():
                 _check_references(config, trained, where=f"stage {key}")
             stages = tuple(
-                StageSpec(stage.plugin, config.model_dump(exclude_none=True))
+                StageSpec(stage.plugin, config.model_dump(mode="json", exclude_none=True))
                 for stage, config in zip(synthesis.chain.stages, configs.values(), strict=True)
             )
             synthesis = replace(synthesis, chain=Chain(stages))

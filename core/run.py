@@ -79,9 +79,8 @@ class Case:
         """Why the case was rejected, in words; None for a kept one."""
         if self.kept:
             return None
-        value, limit = self.verdict["value"], self.verdict["threshold"]
-        written = "not finite" if value is None else f"{value:.4g}"
-        return f"{self.verdict['by']}: {self.verdict['score']} {written} (limit {limit:.4g})"
+        value, limit = (_written(self.verdict[key]) for key in ("value", "threshold"))
+        return f"{self.verdict['by']}: {self.verdict['score']} {value} (limit {limit})"
 
     @property
     def image(self) -> Pixels | None:
@@ -200,8 +199,8 @@ class Run:
             "jobs": self.metrics(),
         }
 
-    def metrics(self) -> dict[str, dict[str, float]]:
-        """Return the metrics of every finished training job by its name."""
+    def metrics(self) -> dict[str, dict[str, float | None]]:
+        """Return the metrics of every finished training job by its name; None for one that is not finite."""
         files = {job.name: self.store.jobs / job.name / "metrics.json" for job in self.recipe.jobs}
         return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()}
 
@@ -224,8 +223,8 @@ class Run:
     def is_phantom(self) -> bool:
         """True where the images are procedural phantoms or come from networks trained on phantoms."""
         manifest = self.manifest
-        drawn = any(stage["plugin"] == "phantom" for stage in manifest.get("stages", ()))
-        return drawn or bool((manifest.get("data") or {}).get("phantom"))
+        facts = [manifest.get("data") or {}, *manifest.get("stages", ())]
+        return any(fact.get("phantom") or fact.get("plugin") == "phantom" for fact in facts)
 
     def verify(self) -> Verification:
         """Check every committed file against its ledger row, and what the manifest says was loaded."""
@@ -262,6 +261,10 @@ class Run:
         from .shards import regenerate_case
 
         return regenerate_case(self, self.case(case_id), registry=registry)
+
+
+def _written(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
 
 
 def _within(shard: Path, name: str) -> Path:

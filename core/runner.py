@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from .context import choose_device, choose_precision
 from .dataset import Dataset, grouped_split
 from .errors import ConfigError, LesionforgeError
@@ -21,12 +23,10 @@ from .plan import check_needs_no_data
 from .recipe import Recipe
 from .registry import Registry, default_registry
 from .run import Run
-from .shards import ShardMaker, missing_shards, open_recipe_stages, share_shards, synthesis_of
+from .shards import ShardMaker, missing_shards, open_recipe_stages, same_threads, share_shards, synthesis_of
 from .store import RunStore
 
 if TYPE_CHECKING:
-    import torch
-
     from .roles import Stage
 
 DEFAULT_FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -55,7 +55,7 @@ def run_recipe(
     if real is None:
         check_needs_no_data(recipe, registry)
     store = RunStore(output)
-    with store.locked(), observed(registry, observers):
+    with store.locked(), observed(registry, observers), same_threads(store):
         store.create(recipe.to_toml(), resume=resume)
         try:
             _carry_out(recipe, real, store, target, workers, registry)
@@ -161,7 +161,7 @@ def _manifest(
     registry: Registry,
     training: Dataset | None,
 ) -> str:
-    facts = stage_facts(stages, recipe, store.fitted, registry, store.jobs)
+    facts = stage_facts(stages, synthesis_of(recipe).chain, store.fitted, registry)
     distributions = [stage["distribution"] for stage in facts]
     return canonical_json(
         {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -49,6 +51,20 @@ def open_recipe_stages(recipe: Recipe, store: RunStore, device: torch.device, re
     )
 
 
+@contextmanager
+def same_threads(store: RunStore) -> Iterator[None]:
+    """Compute the block with as many threads as the run began with, since their number can change last bits."""
+    threads = torch.get_num_threads()
+    for facts in (store.manifest, *sorted(store.jobs.glob("*/job.json"))):
+        if facts.is_file():
+            torch.set_num_threads(json.loads(facts.read_text(encoding="utf-8"))["machine"]["threads"])
+            break
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def missing_shards(store: RunStore, synthesis: Synthesis) -> list[range]:
     """Return the index ranges of the shards that are not committed yet."""
     starts = range(0, synthesis.count, synthesis.shard_size)
@@ -56,7 +72,7 @@ def missing_shards(store: RunStore, synthesis: Synthesis) -> list[range]:
     return [shard for shard in shards if not store.shard(shard.start).exists()]
 
 
-def make_shards(output: str | Path, *, worker: int, workers: int, device: str = "auto", threads: int = 0) -> int:
+def make_shards(output: str | Path, *, worker: int, workers: int, device: str = "auto") -> int:
     """Make those missing shards of a prepared run folder that fall to ``worker`` of ``workers``; return their number.
 
     The unit of distribution: a process pool, Ray or a job array differ only in how they call this.
@@ -64,23 +80,21 @@ def make_shards(output: str | Path, *, worker: int, workers: int, device: str = 
     registry = default_registry()
     run = Run(output)
     target = choose_device(device)
-    if threads:
-        torch.set_num_threads(threads)
-    stages = open_recipe_stages(run.recipe, run.store, target, registry)
-    fit_stages(stages, None, run.store.fitted)
     size = synthesis_of(run.recipe).shard_size
     shards = missing_shards(run.store, synthesis_of(run.recipe))
     mine = [shard for shard in shards if shard.start // size % workers == worker]
-    ShardMaker(run.recipe, run.store, stages, registry.hooks.hook).make(mine)
+    with same_threads(run.store):
+        stages = open_recipe_stages(run.recipe, run.store, target, registry)
+        fit_stages(stages, None, run.store.fitted)
+        ShardMaker(run.recipe, run.store, stages, registry.hooks.hook).make(mine)
     return len(mine)
 
 
 def share_shards(output: Path, device: torch.device, workers: int, registry: Registry) -> None:
     """Let several processes make the missing shards, reporting each as it is committed."""
     store, known = RunStore(output), {shard.name for shard in RunStore(output).committed()}
-    threads = torch.get_num_threads()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        arguments = {"workers": workers, "device": str(device), "threads": threads}
+        arguments = {"workers": workers, "device": str(device)}
         pending = {pool.submit(make_shards, output, worker=worker, **arguments) for worker in range(workers)}
         while pending:
             done, pending = wait(pending, timeout=0.5)
@@ -158,17 +172,12 @@ class ShardMaker:
 def regenerate_case(run: Run, case: Case, *, registry: Registry | None) -> Regenerated:
     """Make ``case`` of ``run`` again and compare its PNG bytes with the stored ones, see :meth:`Run.regenerate`."""
     registry = registry or default_registry()
-    machine = run.manifest["machine"]
-    device = choose_device(machine["device"])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(machine["threads"])
-    try:
+    device = choose_device(run.manifest["machine"]["device"])
+    with same_threads(run.store):
         stages = open_recipe_stages(run.recipe, run.store, device, registry)
         fit_stages(stages, None, run.store.fitted)
         maker = ShardMaker(run.recipe, run.store, stages, registry.hooks.hook)
         batch, _ = next(maker.batches(range(case.index, case.index + 1)))
-    finally:
-        torch.set_num_threads(threads)
     pixels = {column: stack[0] for column, stack in pixel_columns(batch).items()}
     hashes = {column: hashlib.sha256(png_bytes(array)).hexdigest() for column, array in pixels.items()}
     return Regenerated(case, pixels, hashes == dict(case.sha256))

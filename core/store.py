@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import io
 import json
-import math
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from PIL import Image
 from .batch import Batch
 from .durable import TEMPORARY_PREFIX, remove_leftovers, sync_folder, sync_tree, write_text
 from .errors import StoreError
-from .manifest import text_hash
+from .manifest import finite, text_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -228,11 +227,6 @@ def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=PNG_COMPRESSION)
     return buffer.getvalue()
-
-
-def finite(value: float) -> float | None:
-    """Return the value, or None for what JSON cannot hold."""
-    return value if math.isfinite(value) else None
 
 
 def _rejection_row(rejection: Any) -> dict[str, Any]:

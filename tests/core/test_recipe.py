@@ -82,7 +82,7 @@ def test_defaults_are_written_out(registry):
     resolved = Recipe.from_toml(SMALL).resolved(registry)
     assert resolved.synthesis is not None
     assert resolved.synthesis.chain.stages[0].values == {"size": 16, "label": "nevus"}
-    assert resolved.resolved(registry) == resolved
+    assert resolved.resolved(registry) == resolved == Recipe.from_toml(resolved.to_toml())
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import signal
 from dataclasses import replace
 
 import pytest
+import torch
 
 import lesionforge as lf
 from lesionforge.core.chain import Chain
@@ -138,6 +139,19 @@ def test_resuming_under_changed_facts_is_refused(tmp_path, registry, real):
     fewer = replace(real, records=real.records[:-3])
     with pytest.raises(StoreError, match=r"cannot be resumed bit for bit, since something changed: data\.cases: was"):
         recipe().run(output=tmp_path / "run", data=fewer, registry=registry, resume=True)
+
+
+def test_resuming_takes_the_threads_that_the_run_began_with(tmp_path, registry, real):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        run = recipe().run(output=tmp_path / "run", data=real, registry=registry, report=False)
+        torch.set_num_threads(1)
+        shutil.rmtree(run.store.shard(8))
+        recipe().run(output=tmp_path / "run", data=real, registry=registry, resume=True, report=False)
+        assert torch.get_num_threads() == 1 and run.verify().complete
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_two_processes_cannot_share_a_run_by_accident(tmp_path, registry, real):

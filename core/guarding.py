@@ -1,0 +1,24 @@
+"""The fence around plugins: whatever they raise becomes one line that says what failed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .errors import LesionforgeError, PluginFailure
+
+
+class guarded:
+    """Turn whatever a plugin raises into a :class:`PluginFailure` that says what failed; our own errors pass."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, LesionforgeError) or not isinstance(error, Exception):
+            return
+        detail = str(error).strip().splitlines()
+        message = f"{self._what}: {type(error).__name__}: {detail[0] if detail else 'no message'}"
+        raise PluginFailure(message) from error

@@ -84,9 +84,8 @@ class JobRunner:
         training = parts["train"]
         if "synthetic" in job.on:
             if synthetic is None or not len(synthetic):
-                raise DataError(
-                    f"training {job.name}: no synthetic case was accepted; see why with: lesionforge report {self.store.root}"
-                )
+                look = f"lesionforge report {self.store.root}"
+                raise DataError(f"training {job.name}: no synthetic case was accepted; see why with: {look}")
             synthetic = synthetic.resized(real.size)
             training = synthetic if job.on == ("synthetic",) else training and training.joined(synthetic)
         if training is None:

@@ -128,6 +128,8 @@ class Chain:
         precision: str = "auto",
         workers: int = 1,
         observers: Sequence[object] = (),
+        report: bool = True,
+        registry: Registry | None = None,
     ) -> Run:
         """Make ``count`` cases into the run folder ``output``, see :class:`lesionforge.core.recipe.Recipe`."""
         from .recipe import Recipe, Synthesis
@@ -138,7 +140,16 @@ class Chain:
                 chain=self, count=count, shard_size=shard_size, batch_size=batch_size, precision=precision
             ),
         )
-        return recipe.run(output=output, data=data, resume=resume, device=device, workers=workers, observers=observers)
+        return recipe.run(
+            output=output,
+            data=data,
+            resume=resume,
+            device=device,
+            workers=workers,
+            observers=observers,
+            report=report,
+            registry=registry,
+        )
 
 
 def parse_call(text: str) -> tuple[str, dict[str, Any], str | None]:

@@ -18,6 +18,7 @@ class Ellipses(lf.Generator):
 
     def generate(self, batch: lf.Batch) -> lf.Batch:
         import torch
+
         from lesionforge.kernels import seeded_uniform, stream_of
 
         # Case by case the only source of randomness: its seed, and the name under which this stage runs.

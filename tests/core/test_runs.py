@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import gc
 import hashlib
 import resource
 import shutil
 import signal
+import tracemalloc
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -201,6 +204,26 @@ def test_a_full_disk_stops_the_run_and_leaves_nothing_half_written(tmp_path, reg
     assert list((tmp_path / "run/shards").iterdir()) == []
     recipe("blobs(size=64)").run(output=tmp_path / "run", registry=registry, resume=True, report=False)
     assert tree(tmp_path / "run") == tree(whole.path)
+
+
+def test_memory_does_not_grow_with_the_number_of_cases(tmp_path, registry):
+    class Meter:
+        held: ClassVar[list[int]] = []
+
+        @lf.hookimpl
+        def shard_done(self, first, cases):
+            gc.collect()
+            self.held.append(tracemalloc.get_traced_memory()[0])
+
+    tracemalloc.start()
+    try:
+        chain = Chain.parse("blobs(size=16) | threshold")
+        settings = {"shard_size": 16, "batch_size": 8, "device": "cpu", "report": False}
+        chain.run(count=400, output=tmp_path / "run", registry=registry, observers=[Meter()], **settings)
+    finally:
+        tracemalloc.stop()
+    early, late = Meter.held[4:9], Meter.held[-6:-1]
+    assert len(Meter.held) == 25 and max(late) - max(early) < 40_000
 
 
 def test_observers_see_every_case_once(tmp_path, registry, real):

@@ -1,0 +1,165 @@
+"""Measures lesionforge: `make bench`, or `python benchmarks/run.py NAME ...` for single benchmarks.
+
+Contenders of a benchmark take turns; the median of the repetitions is printed with their spread, beside the machine
+and its load. Results go to benchmarks/results.json. Compare numbers of one run only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler
+
+import lesionforge as lf
+from lesionforge.kernels import seeded_normal
+
+RESULTS = Path(__file__).with_name("results.json")
+Contenders = Mapping[str, Callable[[], Any]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender's times in seconds."""
+
+    benchmark: str
+    contender: str
+    threads: int
+    median: float
+    fastest: float
+    slowest: float
+
+
+def take_turns(name: str, contenders: Contenders, *, repetitions: int) -> list[Row]:
+    """Time all contenders in turn, after one warm-up each."""
+    times: dict[str, list[float]] = {contender: [] for contender in contenders}
+    for work in contenders.values():
+        work()
+    for _ in range(repetitions):
+        for contender, work in contenders.items():
+            started = time.perf_counter()
+            work()
+            times[contender].append(time.perf_counter() - started)
+    threads = torch.get_num_threads()
+    return [Row(name, c, threads, statistics.median(t), min(t), max(t)) for c, t in times.items()]
+
+
+def startup(repetitions: int) -> list[Row]:
+    """Whole processes: `lesionforge --help` and `lesionforge plugins list`."""
+
+    def call(*arguments: str) -> Callable[[], Any]:
+        script = Path(sys.executable).with_name("lesionforge")
+        return lambda: subprocess.run([script, *arguments], check=True, capture_output=True)
+
+    contenders = {"--help": call("--help"), "plugins list": call("plugins", "list")}
+    return take_turns("startup", contenders, repetitions=repetitions)
+
+
+def seeded_noise(repetitions: int) -> list[Row]:
+    """Normals of 32 cases of 3x64x64: reference, native kernel, and torch.randn, which knows no cases."""
+    seeds, shape = list(range(32)), (3, 64, 64)
+    contenders: dict[str, Callable[[], Any]] = {
+        "reference": lambda: seeded_normal(seeds, shape, backend="reference"),
+        "auto": lambda: seeded_normal(seeds, shape),
+        "torch.randn": lambda: torch.randn(len(seeds), *shape),
+    }
+    return take_turns("seeded_noise 32x3x64x64", contenders, repetitions=repetitions)
+
+
+def pipeline_overhead(repetitions: int) -> list[Row]:
+    """The chain's stages alone against a whole run of the same 512 cases with encoding, hashing and syncing."""
+    chain = lf.Chain.parse("phantom(size=64) | mask-quality")
+    stages = chain.open(device="cpu", precision="fp32")
+    count, size = 512, 32
+
+    def stages_alone() -> None:
+        for first in range(0, count, size):
+            batch = lf.Batch.blank(size, first=first)
+            for stage in stages:
+                batch = stage(batch)
+
+    def whole_run() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            output = Path(folder, "run")
+            chain.run(count=count, batch_size=size, output=output, device="cpu", precision="fp32", report=False)
+
+    rows = take_turns("pipeline_overhead 512", {"stages": stages_alone, "run": whole_run}, repetitions=repetitions)
+    print(f"  peak memory of this process so far: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+    return rows
+
+
+def sampling(repetitions: int) -> list[Row]:
+    """EnhancedDDPM, 64 px, width 32, random weights, 16 cases, 10 DDIM steps: a plain diffusers loop against ours."""
+    from lesionforge.core.context import Context, choose_precision
+    from lesionforge.plugins.ddpm.sampling import sample
+    from lesionforge.plugins.ddpm.schedulers import NoiseSchedule, ReverseProcess
+    from lesionforge.plugins.ddpm.unet import DilatedUNet2D
+
+    torch.manual_seed(0)
+    network = DilatedUNet2D(width=32, attention_levels=()).eval()
+    ours = DilatedUNet2D(width=32, attention_levels=()).eval().to(memory_format=torch.channels_last)
+    ours.load_state_dict(network.state_dict())
+    steps, cases = 10, 16
+    device = torch.device("cpu")
+    context = Context(device, choose_precision("auto", device), "ddpm")
+
+    def plain() -> None:
+        scheduler = DDIMScheduler(num_train_timesteps=1000)
+        scheduler.set_timesteps(steps)
+        images = torch.randn(cases, 3, 64, 64)
+        with torch.no_grad():
+            for timestep in scheduler.timesteps:
+                noise = network(images, timestep.expand(cases)).sample
+                images = scheduler.step(noise, timestep, images).prev_sample
+
+    def lesionforge_sampler() -> None:
+        with torch.no_grad():
+            sample(ours, ReverseProcess(NoiseSchedule(), "ddim", steps), range(cases), size=64, context=context)
+
+    name = f"sampling 64 px, 16 cases, 10 steps, {context.precision}"
+    return take_turns(name, {"plain diffusers": plain, "lesionforge": lesionforge_sampler}, repetitions=repetitions)
+
+
+BENCHMARKS = {work.__name__: work for work in (startup, seeded_noise, pipeline_overhead, sampling)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], default=[])
+    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, os.cpu_count() or 1])
+    arguments = parser.parse_args()
+    machine = {
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    rows: list[Row] = []
+    for name in arguments.names or BENCHMARKS:
+        for threads in dict.fromkeys(arguments.threads):
+            torch.set_num_threads(threads)
+            for row in BENCHMARKS[name](arguments.repetitions):
+                rows.append(row)
+                spread = f"{row.fastest:.4f} to {row.slowest:.4f}"
+                print(f"{row.benchmark:45} {row.contender:16} {row.threads} threads  {row.median:9.4f} s  ({spread})")
+    RESULTS.write_text(json.dumps({"machine": machine, "rows": [vars(row) for row in rows]}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

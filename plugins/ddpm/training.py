@@ -40,7 +40,8 @@ def train(config: DDPMTrainerConfig, dataset: Dataset, output: Path, context: Co
     data = TrainingData(dataset, joint=config.mode == "joint", classes=config.classes, size=config.size)
     network = fresh_network(config, len(data.classes), context)
     schedule = NoiseSchedule(config.timesteps, config.beta_start, config.beta_end)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    rate, decay = config.learning_rate, config.weight_decay
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=True)
     loop = TrainingLoop(
         model=network,
         optimizer=optimizer,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import torch
 
+    from .registry import Registry
+
 Precision = Literal["fp32", "bf16"]
 
 
@@ -28,6 +30,7 @@ class Context:
             ``kernels.stream_of`` to get the stage's own noise stream.
         seed: the run's or training job's seed.
         progress: call it with (done, total, metrics) during long work; shown as a progress bar.
+        registry: where to look up plugins that this one uses; None means everything installed.
     """
 
     device: torch.device
@@ -35,6 +38,7 @@ class Context:
     name: str = ""
     seed: int = 0
     progress: Callable[[int, int, Mapping[str, Any]], None] = field(default=_ignore_progress)
+    registry: Registry | None = None
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context manager under which networks run: bfloat16 autocast, or nothing for fp32."""
@@ -68,8 +72,12 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     """Resolve ``auto``: bf16 where the hardware multiplies it natively (CUDA sm_80 up, AVX-512 BF16), else fp32."""
     import torch
 
+    from .errors import ConfigError
+
     if name == "fp32" or name == "bf16":
         return name
+    if name != "auto":
+        raise ConfigError(f"precision {name!r} is not known; take auto, fp32 or bf16")
     if device.type == "cuda":
         native = torch.cuda.get_device_capability(device) >= (8, 0)
     else:

@@ -277,9 +277,7 @@ def mask_tensor(masks: Pixels) -> Tensor:
     return torch.from_numpy(masks).unsqueeze(1).to(torch.float32)
 
 
-def grouped_split(
-    dataset: Dataset, fractions: Mapping[str, float], *, seed: int = 0, only_unassigned: bool = False
-) -> Dataset:
+def grouped_split(dataset: Dataset, fractions: Mapping[str, float], *, seed: int = 0) -> Dataset:
     """Assign splits so that images of one lesion stay together and ``fractions`` are met as nearly as groups allow.
 
     Groups are ordered by a hash of ``seed`` and their name, so the assignment does not depend on the order of records.
@@ -291,8 +289,7 @@ def grouped_split(
         raise DataError(f"split fractions must be positive and add up to 1, not {dict(fractions)}")
     groups: dict[str, list[Record]] = {}
     for record in dataset.records:
-        if not (only_unassigned and record.split):
-            groups.setdefault(record.lesion, []).append(record)
+        groups.setdefault(record.lesion, []).append(record)
     total = sum(map(len, groups.values()))
     assigned: dict[str, str] = {}
     done, bounds = 0, np.cumsum(list(fractions.values())) * total
@@ -300,9 +297,4 @@ def grouped_split(
         middle = done + len(groups[lesion]) / 2
         assigned[lesion] = list(fractions)[min(int(np.searchsorted(bounds, middle)), len(bounds) - 1)]
         done += len(groups[lesion])
-
-    def with_split(record: Record) -> Record:
-        keeps = only_unassigned and record.split
-        return record if keeps else replace(record, split=assigned[record.lesion])
-
-    return replace(dataset, records=tuple(map(with_split, dataset.records)))
+    return replace(dataset, records=tuple(replace(record, split=assigned[record.lesion]) for record in dataset.records))

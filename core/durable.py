@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import StoreError
 
@@ -34,6 +36,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise StoreError(f"cannot write {path}: {error.strerror}") from error
 
 
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file; raises StoreError where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
 def write_text(path: Path, content: str) -> None:
     """Write UTF-8 text durably, see :func:`write_bytes`."""
     write_bytes(path, content.encode())
@@ -43,7 +53,8 @@ def write_text(path: Path, content: str) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes ``path`` if the block succeeds; the rename is the commit.
 
-    A folder already standing at ``path`` is replaced. Raises StoreError where the file system refuses.
+    A folder already standing at ``path`` is replaced; a kill between the two renames leaves none, so only what can be
+    made again may be replaced. Raises StoreError where the file system refuses.
     """
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
@@ -53,7 +64,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         replaced = path.with_name(f"{temporary.name}-old")
         if path.exists():
             path.rename(replaced)
-        temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(path)
+            raise
         sync_folder(path.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:

@@ -40,3 +40,8 @@ class PluginFailure(LesionforgeError):
     """A plugin raised in the middle of its work; the run stays resumable."""
 
     exit_code = 1
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the error's class where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

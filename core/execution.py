@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +12,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from .batch import Batch
+from .batch import TENSOR_COLUMNS, Batch
 from .chain import Chain
 from .config import checkpoint_fields
 from .context import Context, choose_device, choose_precision
 from .durable import write_bytes
-from .errors import ConfigError, PluginError, StoreError
+from .errors import ConfigError, PluginError, PluginFailure, StoreError
 from .guarding import guarded
 from .recipe import JOB_REFERENCE
 from .registry import Registry, default_registry
@@ -24,6 +25,9 @@ from .roles import STAGE_ROLES, Annotator, Filter, Plugin, Stage
 
 if TYPE_CHECKING:
     from .dataset import Dataset
+
+ROUNDING = 1e-4
+"""By how much a value may leave [0, 1], as resampling filters do; storing clamps it."""
 
 
 def resolve_checkpoints(values: Mapping[str, Any], plugin: type[Plugin], jobs: Path | None) -> dict[str, Any]:
@@ -57,9 +61,9 @@ def set_up(
     for key, stage in stages.items():
 
         def report(done: int, total: int, metrics: Mapping[str, Any], stage_key: str = key) -> None:
-            registry.hooks.hook.stage_progress(stage=stage_key, done=done, total=total, metrics=metrics)
+            registry.observers.stage_progress(stage=stage_key, done=done, total=total, metrics=metrics)
 
-        context = Context(device, choose_precision(precision, device), key, seed, report)
+        context = Context(device, choose_precision(precision, device), key, seed, report, registry)
         with guarded(f"stage {key} could not be set up"):
             stage.setup(context)
     return stages
@@ -80,15 +84,18 @@ def fit_stages(stages: Mapping[str, Stage], real: Dataset | None, folder: Path |
                 raise ConfigError(f"stage {key} must be fitted on real data; name some, for example --data folder:PATH")
             with guarded(f"stage {key} could not be fitted"):
                 state = {name: tensor.cpu().contiguous() for name, tensor in stage.fit(real).items()}
+                encoded = save(state)
             if file is None:
                 stage.load_fit(state)
                 continue
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(file, save(state))
+            write_bytes(file, encoded)
         try:
-            stage.load_fit(load_file(file))
-        except (SafetensorError, KeyError) as error:
+            state = load_file(file)
+        except SafetensorError as error:
             raise StoreError(f"fitted state {file} is damaged: {error}; delete it to fit again") from error
+        with guarded(f"stage {key} could not take its fitted state {file}"):
+            stage.load_fit(state)
 
 
 def open_stages(
@@ -141,3 +148,27 @@ def check_contract(key: str, stage: Stage, before: Batch, after: Any) -> None:
         old, new = getattr(before, column), getattr(after, column)
         if old is not new and (old is None or new is None or not torch.equal(old, new)):
             raise PluginError(f"stage {key} changed {column}, which the role {stage.role} must not")
+    survived = all(new == old for old, new in zip(before.rejections, after.rejections, strict=True) if old is not None)
+    if not survived or (not isinstance(stage, Filter) and after.rejections != before.rejections):
+        raise PluginError(f"stage {key} changed rejections; only a filter may, and only by adding some")
+    check_content(key, before, after)
+
+
+def check_content(key: str, before: Batch, after: Batch) -> None:
+    """Raise PluginFailure where a stage filled a column with what cannot be stored as it is."""
+    for column in TENSOR_COLUMNS:
+        tensor = getattr(after, column)
+        if tensor is None or tensor is getattr(before, column) or not tensor.numel():
+            continue
+        low, high = (float(bound) for bound in torch.aminmax(tensor))
+        if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+            raise PluginFailure(f"stage {key} filled {column} with values from {low:.3g} to {high:.3g}, outside [0, 1]")
+        if column == "masks" and not bool(((tensor == 0) | (tensor == 1)).all()):
+            raise PluginFailure(f"stage {key} filled masks with values between 0 and 1; soft_masks are for those")
+    if after.images is not None and after.masks is not None and after.images.shape[2:] != after.masks.shape[2:]:
+        sizes = f"{tuple(after.masks.shape[2:])} beside images of {tuple(after.images.shape[2:])}"
+        raise PluginFailure(f"stage {key} left masks of {sizes} pixels; both must have one size")
+    try:
+        json.dumps([after.provenance, after.labels, after.prompts], ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise PluginFailure(f"stage {key} filled text or provenance that JSON cannot hold: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import LesionforgeError, PluginFailure
+from .errors import LesionforgeError, PluginFailure, first_line
 
 
 class guarded:
@@ -19,6 +19,4 @@ class guarded:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, LesionforgeError) or not isinstance(error, Exception):
             return
-        detail = str(error).strip().splitlines()
-        message = f"{self._what}: {type(error).__name__}: {detail[0] if detail else 'no message'}"
-        raise PluginFailure(message) from error
+        raise PluginFailure(f"{self._what}: {type(error).__name__}: {first_line(error)}") from error

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
+
+from .guarding import guarded
 
 if TYPE_CHECKING:
     from .batch import Batch, Rejection
@@ -25,8 +27,11 @@ class RegistrationHooks:
         """Return the plugin classes of this module; each one's base class is its role."""
 
     @hookspec
-    def kernel_diagnostics(self) -> Iterable[Mapping[str, Any]]:  # type: ignore[empty-body]
-        """Return one row for each op and backend: ``op``, ``backend``, ``available``, ``reason``."""
+    def kernel_diagnostics(self, measure: bool) -> Iterable[Mapping[str, Any]]:  # type: ignore[empty-body]
+        """Return one row for each op and backend: ``op``, ``backend``, ``available``, ``reason``.
+
+        With ``measure`` also ``max_error``, the largest error against the reference on this machine.
+        """
 
 
 class LifecycleHooks:
@@ -71,3 +76,19 @@ class LifecycleHooks:
     @hookspec
     def job_done(self, name: str, metrics: Mapping[str, float | None]) -> None:
         """A training job has finished and been evaluated; a metric that is not finite is None."""
+
+
+class Observers:
+    """The lifecycle hooks of all observers; whatever one raises becomes a PluginFailure that names the hook."""
+
+    def __init__(self, manager: pluggy.PluginManager) -> None:
+        self._relay = manager.hook
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        hook = getattr(self._relay, name)
+
+        def call(**arguments: Any) -> None:
+            with guarded(f"an observer failed in {name}"):
+                hook(**arguments)
+
+        return call

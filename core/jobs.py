@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .context import Context, choose_precision
-from .durable import remove_leftovers, write_text
+from .durable import read_json, remove_leftovers, write_text
 from .errors import DataError, StoreError
 from .execution import resolve_checkpoints
 from .guarding import guarded
@@ -53,14 +53,15 @@ class JobRunner:
         """Train and evaluate ``job`` unless it is finished; resume it if it was interrupted. Returns its metrics."""
         folder = self.store.jobs / job.name
         finished = folder / METRICS
-        if finished.exists():
-            return json.loads(finished.read_text(encoding="utf-8"))
         training, validation, test = self._data(job, real, synthetic)
+        if finished.exists():
+            self._check_same_data(job, training, folder)
+            return read_json(finished)
         trainer = self._trainer(job)
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
         self._record_facts(job, trainer, training, folder)
-        self.registry.hooks.hook.job_started(name=job.name, trainer=job.trainer, output=folder)
+        self.registry.observers.job_started(name=job.name, trainer=job.trainer, output=folder)
         started = time.time()
         with guarded(f"training {job.name} failed"):
             trainer.train(training, validation, folder)
@@ -70,7 +71,7 @@ class JobRunner:
         write_text(finished, canonical_json(metrics))
         shutil.rmtree(folder / "state", ignore_errors=True)
         self.store.append_log({"event": "job", "name": job.name, "start": started, "seconds": time.time() - started})
-        self.registry.hooks.hook.job_done(name=job.name, metrics=metrics)
+        self.registry.observers.job_done(name=job.name, metrics=metrics)
         return metrics
 
     def _data(
@@ -98,13 +99,21 @@ class JobRunner:
         trainer = self.registry.create("trainer", job.trainer, values, where=f"training {job.name}")
 
         def report(done: int, total: int, metrics: Mapping[str, Any]) -> None:
-            self.registry.hooks.hook.stage_progress(stage=job.name, done=done, total=total, metrics=metrics)
+            self.registry.observers.stage_progress(stage=job.name, done=done, total=total, metrics=metrics)
 
         precision = choose_precision(self.precision, self.device)
         seed = name_seed(str(self.seed), job.trainer)
         with guarded(f"training {job.name} could not be set up"):
-            trainer.setup(Context(self.device, precision, job.name, seed, report))
+            trainer.setup(Context(self.device, precision, job.name, seed, report, self.registry))
         return trainer
+
+    def _check_same_data(self, job: Job, training: Dataset, folder: Path) -> None:
+        trained_on = read_json(folder / FACTS)["data"]
+        if trained_on != data_facts(training):
+            raise StoreError(
+                f"training {job.name} was finished on other data than there are now (see {folder / FACTS}); "
+                "restore them or start a new --output"
+            )
 
     def _record_facts(self, job: Job, trainer: Trainer, training: Dataset, folder: Path) -> None:
         """Write which images the job sees and all that shapes its weights; refuse to resume under other facts."""
@@ -117,12 +126,13 @@ class JobRunner:
             "seed": self.seed,
             "checkpoints": checkpoint_hashes(trainer, where=f"training {job.name}"),
             "data": data_facts(training),
-            "machine": machine_facts(self.device),
+            "precision": trainer.context.precision,
+            "machine": machine_facts(self.device, self.registry),
             "versions": package_versions(entry.distribution),
         }
         file = folder / FACTS
         if file.exists():
-            changed = differences(json.loads(file.read_text(encoding="utf-8")), json.loads(canonical_json(facts)))
+            changed = differences(read_json(file), json.loads(canonical_json(facts)))
             if changed:
                 raise StoreError(
                     f"training {job.name} cannot be resumed bit for bit, since something changed: "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import checkpoint_fields
-from .durable import tree_hash
+from .durable import read_json, tree_hash
 from .errors import CheckpointError
 from .registry import Registry
 
@@ -33,6 +33,11 @@ RECORDED_PACKAGES = (
     "diffusers",
     "transformers",
     "safetensors",
+    "accelerate",
+    "segmentation-models-pytorch",
+    "timm",
+    "scipy",
+    "scikit-image",
 )
 
 
@@ -47,12 +52,15 @@ def package_versions(*extra: str) -> dict[str, str]:
     return versions
 
 
-def machine_facts(device: torch.device) -> dict[str, Any]:
-    """Return what about the machine can change the last bits: processor capability, threads, device."""
+def machine_facts(device: torch.device, registry: Registry) -> dict[str, Any]:
+    """Return what about the machine can change the last bits: device, processor capability, threads, kernels."""
     import torch
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return {"device": device.type, "capability": name, "threads": torch.get_num_threads()}
+    kernels: dict[str, list[str]] = {}
+    for row in (row for rows in registry.hooks.hook.kernel_diagnostics(measure=False) for row in rows):
+        kernels.setdefault(row["op"], []).extend([row["backend"]] if row["available"] else [])
+    return {"device": device.type, "capability": name, "threads": torch.get_num_threads(), "kernels": kernels}
 
 
 def stage_facts(stages: Mapping[str, Stage], chain: Chain, fitted: Path, registry: Registry) -> list[dict[str, Any]]:
@@ -101,7 +109,8 @@ def checkpoint_paths(plugin: Any) -> dict[str, Path]:
 def trained_on_phantoms(checkpoint: Path) -> bool:
     """True where the training job that left ``checkpoint`` says that its data were phantoms."""
     facts = checkpoint / "job.json"
-    return facts.is_file() and bool(json.loads(facts.read_text(encoding="utf-8"))["data"]["phantom"])
+    data = read_json(facts).get("data") if facts.is_file() else None
+    return bool(data and data.get("phantom"))
 
 
 def published_hash(path: Path) -> str:

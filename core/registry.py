@@ -10,9 +10,9 @@ from typing import Any
 
 import pluggy
 
-from .config import PluginConfig, build_config
-from .errors import PluginError
-from .hookspecs import PROJECT, LifecycleHooks, RegistrationHooks
+from .config import PluginConfig, build_config, extractor_fields
+from .errors import PluginError, first_line
+from .hookspecs import PROJECT, LifecycleHooks, Observers, RegistrationHooks
 from .roles import ROLES, Plugin
 
 ENTRY_POINT_GROUP = "lesionforge"
@@ -58,6 +58,7 @@ class Registry:
         self.hooks = pluggy.PluginManager(PROJECT)
         self.hooks.add_hookspecs(RegistrationHooks)
         self.hooks.add_hookspecs(LifecycleHooks)
+        self.observers = Observers(self.hooks)
         self.broken: list[BrokenPlugin] = []
         self._entries: dict[tuple[str, str], list[PluginEntry]] = {}
         for point in sorted(points, key=lambda point: (_origin(point), point.name)):
@@ -65,16 +66,21 @@ class Registry:
 
     def _load(self, point: EntryPoint) -> None:
         origin, version = _origin(point), point.dist.version if point.dist else "unknown"
+        name = f"{origin}:{point.name}"
+        taken = self.hooks.has_plugin(name)
         try:
             module = point.load()
             self._check_hooks(module)
-            self.hooks.register(module, name=f"{origin}:{point.name}")
             plugins = module.register_plugins() if hasattr(module, "register_plugins") else []
-            for plugin in plugins:
-                self._add(PluginEntry(_checked(plugin), origin, version))
-        except Exception as error:  # a stranger's module may raise anything
-            reason = str(error).splitlines()[0] if str(error) else "no message"
-            self.broken.append(BrokenPlugin(point.name, origin, f"{type(error).__name__}: {reason}"))
+            entries = [PluginEntry(_checked(plugin), origin, version) for plugin in plugins]
+            self.hooks.register(module, name=name)
+        except (Exception, SystemExit) as error:  # a stranger's module may raise anything, or call sys.exit
+            if not taken and self.hooks.has_plugin(name):
+                self.hooks.unregister(name=name)
+            self.broken.append(BrokenPlugin(point.name, origin, f"{type(error).__name__}: {first_line(error)}"))
+            return
+        for entry in entries:
+            self._entries.setdefault((entry.role, entry.name), []).append(entry)
 
     def _check_hooks(self, module: Any) -> None:
         known = {name for spec in (RegistrationHooks, LifecycleHooks) for name in vars(spec) if name[0] != "_"}
@@ -82,9 +88,6 @@ class Registry:
         unknown = [name for name in marked if name not in known]
         if unknown:
             raise PluginError(f"implements unknown hooks {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-
-    def _add(self, entry: PluginEntry) -> None:
-        self._entries.setdefault((entry.role, entry.name), []).append(entry)
 
     def entries(self, role: str | None = None) -> list[PluginEntry]:
         """Return all usable plugins, by role and name; duplicates are all listed."""
@@ -114,10 +117,26 @@ class Registry:
         broken_note = f"; broken: {', '.join(b.entry_point for b in self.broken)}" if self.broken else ""
         raise PluginError(f"no {wanted} is called {name!r}; there are {', '.join(names) or 'none'}{broken_note}")
 
+    def configured(self, plugin: type[Plugin], values: Mapping[str, Any], *, where: str) -> PluginConfig:
+        """Return the plugin's configuration with ``values``; ``where`` opens every error message.
+
+        Raises:
+            ConfigError: a key is unknown or a value is not allowed.
+            PluginError: a value names an extractor that is not there or broken.
+        """
+        config = build_config(plugin.Config, values, where=where)
+        for key in extractor_fields(plugin.Config):
+            if getattr(config, key) is not None:
+                try:
+                    self.find(getattr(config, key), "extractor")
+                except PluginError as error:
+                    raise PluginError(f"{where}: {key}: {error}") from None
+        return config
+
     def create(self, role: str, name: str, values: Mapping[str, Any], *, where: str) -> Any:
         """Return a new plugin of ``role`` configured with ``values``; ``where`` opens every error message."""
         plugin = self.find(name, role).plugin
-        return plugin(build_config(plugin.Config, values, where=f"{where} {name}" if where != name else name))
+        return plugin(self.configured(plugin, values, where=f"{where} {name}" if where != name else name))
 
 
 def _origin(point: EntryPoint) -> str:

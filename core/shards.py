@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import wait as wait_for_end
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .batch import Batch
 from .context import choose_device
-from .errors import ConfigError
+from .durable import read_json
+from .errors import ConfigError, PluginFailure
 from .execution import fit_stages, process, set_up
+from .hookspecs import Observers
 from .recipe import Recipe, Synthesis
 from .registry import Registry, default_registry
 from .run import Case, Regenerated, Run
@@ -57,7 +62,7 @@ def same_threads(store: RunStore) -> Iterator[None]:
     threads = torch.get_num_threads()
     for facts in (store.manifest, *sorted(store.jobs.glob("*/job.json"))):
         if facts.is_file():
-            torch.set_num_threads(json.loads(facts.read_text(encoding="utf-8"))["machine"]["threads"])
+            torch.set_num_threads(read_json(facts)["machine"]["threads"])
             break
     try:
         yield
@@ -75,35 +80,61 @@ def missing_shards(store: RunStore, synthesis: Synthesis) -> list[range]:
 def make_shards(output: str | Path, *, worker: int, workers: int, device: str = "auto") -> int:
     """Make those missing shards of a prepared run folder that fall to ``worker`` of ``workers``; return their number.
 
-    The unit of distribution: a process pool, Ray or a job array differ only in how they call this.
+    The unit of distribution: a process pool, Ray or a job array differ only in how they call this, after
+    :func:`lesionforge.core.runner.prepare_run`.
     """
     registry = default_registry()
     run = Run(output)
+    run.store.manifest_hash()
     target = choose_device(device)
     size = synthesis_of(run.recipe).shard_size
-    shards = missing_shards(run.store, synthesis_of(run.recipe))
-    mine = [shard for shard in shards if shard.start // size % workers == worker]
-    with same_threads(run.store):
+    with run.store.joined(), same_threads(run.store):
+        shards = missing_shards(run.store, synthesis_of(run.recipe))
+        mine = [shard for shard in shards if shard.start // size % workers == worker]
         stages = open_recipe_stages(run.recipe, run.store, target, registry)
         fit_stages(stages, None, run.store.fitted)
-        ShardMaker(run.recipe, run.store, stages, registry.hooks.hook).make(mine)
+        ShardMaker(run.recipe, run.store, stages, registry.observers).make(mine)
     return len(mine)
 
 
+def _die_with_parent() -> None:
+    """Leave this worker at once when the process that started it is gone; what is not committed is made again."""
+    parent = parent_process()
+    if parent is not None:
+        wait_for_end([parent.sentinel])
+        os._exit(1)
+
+
+def _start_worker() -> None:
+    Thread(target=_die_with_parent, daemon=True).start()
+
+
 def share_shards(output: Path, device: torch.device, workers: int, registry: Registry) -> None:
-    """Let several processes make the missing shards, reporting each as it is committed."""
+    """Let several processes make the missing shards, reporting each as it is committed.
+
+    Raises:
+        PluginFailure: a worker was killed. What a worker raises stops the others.
+    """
     store, known = RunStore(output), {shard.name for shard in RunStore(output).committed()}
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        arguments = {"workers": workers, "device": str(device)}
-        pending = {pool.submit(make_shards, output, worker=worker, **arguments) for worker in range(workers)}
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
+    numbers = range(workers)
+    pending = {pool.submit(make_shards, output, worker=i, workers=workers, device=str(device)) for i in numbers}
+    try:
         while pending:
             done, pending = wait(pending, timeout=0.5)
             for shard in store.committed():
                 if shard.name not in known:
                     known.add(shard.name)
-                    registry.hooks.hook.shard_done(first=int(shard.name), cases=len(read_ledger(shard)))
+                    registry.observers.shard_done(first=int(shard.name), cases=len(read_ledger(shard)))
             for future in done:
                 future.result()
+    except BrokenProcessPool as error:
+        raise PluginFailure(f"a worker was killed, perhaps for lack of memory; go on with --resume: {error}") from error
+    finally:
+        for process in active_children():  # after an error nobody waits for what they are at
+            if pending:
+                process.kill()
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -113,7 +144,7 @@ class ShardMaker:
     recipe: Recipe
     store: RunStore
     stages: Mapping[str, Stage]
-    hooks: Any
+    hooks: Observers
 
     def make(self, shards: Sequence[range]) -> None:
         """Make and commit ``shards``; when something fails, those before it stay committed."""
@@ -176,7 +207,7 @@ def regenerate_case(run: Run, case: Case, *, registry: Registry | None) -> Regen
     with same_threads(run.store):
         stages = open_recipe_stages(run.recipe, run.store, device, registry)
         fit_stages(stages, None, run.store.fitted)
-        maker = ShardMaker(run.recipe, run.store, stages, registry.hooks.hook)
+        maker = ShardMaker(run.recipe, run.store, stages, registry.observers)
         batch, _ = next(maker.batches(range(case.index, case.index + 1)))
     pixels = {column: stack[0] for column, stack in pixel_columns(batch).items()}
     hashes = {column: hashlib.sha256(png_bytes(array)).hexdigest() for column, array in pixels.items()}

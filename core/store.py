@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .batch import Batch
-from .durable import TEMPORARY_PREFIX, remove_leftovers, sync_folder, sync_tree, write_text
+from .durable import TEMPORARY_PREFIX, read_json, remove_leftovers, sync_folder, sync_tree, write_text
 from .errors import StoreError
 from .manifest import finite, text_hash
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LEDGER = "ledger.jsonl"
+LEDGER_SEAL = "ledger.sha256"
+WORKERS_PATIENCE = 5.0
+"""Seconds in which workers that lost their parent must have ended."""
 PNG_COMPRESSION = 4
 COLUMN_FOLDERS = {"image": "images", "mask": "masks", "soft_mask": "soft_masks"}
 
@@ -58,9 +62,11 @@ class RunStore:
             self.root.mkdir(parents=True, exist_ok=True)
             if not self.recipe.exists():  # before anything else, so that a folder with content is always a run
                 write_text(self.recipe, recipe_text)
-            for folder in (self.root, self.shards, self.fitted):
-                folder.mkdir(exist_ok=True)
-                remove_leftovers(folder)
+            busy = f"workers of an interrupted run are still at work in {self.root}; try again in a moment"
+            with self._flocked(".workers", fcntl.LOCK_EX, busy, patience=WORKERS_PATIENCE):
+                for folder in (self.root, self.shards, self.fitted):
+                    folder.mkdir(exist_ok=True)
+                    remove_leftovers(folder)
         except OSError as error:
             raise StoreError(f"cannot write to {self.root}: {error.strerror}") from error
 
@@ -80,16 +86,36 @@ class RunStore:
         Raises:
             StoreError: another process works on it.
         """
+        busy = f"another process is working on {self.root}; wait for it or stop it"
+        with self._flocked(".lock", fcntl.LOCK_EX, busy, patience=0):
+            yield
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """Take part in making shards, beside other processes; drafts are not cleared away meanwhile."""
+        busy = f"drafts in {self.root} are being cleared away; try again in a moment"
+        with self._flocked(".workers", fcntl.LOCK_SH, busy, patience=WORKERS_PATIENCE):
+            yield
+
+    @contextmanager
+    def _flocked(self, name: str, mode: int, busy: str, *, patience: float) -> Iterator[None]:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            file = (self.root / ".lock").open("w")
+            file = (self.root / name).open("w")
         except OSError as error:
             raise StoreError(f"cannot write to {self.root}: {error.strerror}") from error
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StoreError(f"another process is working on {self.root}; wait for it or stop it") from None
+            deadline = time.monotonic() + patience
+            while True:
+                try:
+                    fcntl.flock(file, mode | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise StoreError(busy) from None
+                    time.sleep(0.05)
+                except OSError as error:
+                    raise StoreError(f"{self.root} is on a file system without locks: {error.strerror}") from error
             yield
 
     def write_manifest(self, manifest_text: str) -> None:
@@ -99,7 +125,7 @@ class RunStore:
         if not self.manifest.exists():
             write_text(self.manifest, manifest_text)
             return
-        changed = differences(json.loads(self.manifest.read_text(encoding="utf-8")), json.loads(manifest_text))
+        changed = differences(read_json(self.manifest), json.loads(manifest_text))
         if changed:
             raise StoreError(
                 f"{self.root} cannot be resumed bit for bit, since something changed: {'; '.join(changed[:3])}; "
@@ -107,7 +133,9 @@ class RunStore:
             )
 
     def manifest_hash(self) -> str:
-        """Return the hash by which ledger rows name the manifest."""
+        """Return the hash by which ledger rows name the manifest; raises StoreError before there is one."""
+        if not self.manifest.exists():
+            raise StoreError(f"{self.root} is not prepared: it has no manifest.json; see core.runner.prepare_run")
         return text_hash(self.manifest.read_text(encoding="utf-8"))
 
     def shard(self, first: int) -> Path:
@@ -120,8 +148,11 @@ class RunStore:
 
     def append_log(self, event: dict[str, Any]) -> None:
         """Append one event with its times to ``log.jsonl``; the only place where wall-clock time is kept."""
-        with self.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event, ensure_ascii=False) + "\n")
+        try:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(event) + "\n")
+        except OSError as error:
+            raise StoreError(f"cannot write {self.log}: {error.strerror}") from error
 
 
 def read_ledger(shard: Path) -> list[dict[str, Any]]:
@@ -131,8 +162,8 @@ def read_ledger(shard: Path) -> list[dict[str, Any]]:
         StoreError: the ledger is missing or damaged.
     """
     try:
-        lines = (shard / LEDGER).read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        lines = (shard / LEDGER).read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines if line]
     except (OSError, ValueError) as error:
         raise StoreError(f"ledger of shard {shard} cannot be read: {error}") from error
 
@@ -187,9 +218,12 @@ class ShardDraft:
         try:
             rows = [row for future in written for row in future.result()]
             lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
-            (self._folder / LEDGER).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            ledger = "".join(f"{line}\n" for line in lines)
+            (self._folder / LEDGER).write_text(ledger, encoding="utf-8", newline="\n")
+            (self._folder / LEDGER_SEAL).write_text(f"{text_hash(ledger)}\n")
             sync_tree(self._folder)
-            self._folder.rename(self._final)
+            if not self._final.exists():  # else another worker was faster, with the same bytes
+                self._folder.rename(self._final)
             sync_folder(self._final.parent)
         except OSError as error:
             raise StoreError(f"cannot write shard {self._final}: {error.strerror or error}; then --resume") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from .context import Context
 from .durable import new_folder, remove_leftovers, write_text
-from .errors import CheckpointError, ConfigError
+from .errors import CheckpointError, ConfigError, PluginFailure
 from .seeding import name_seed
 
 Losses = Callable[[list[int], int], Mapping[str, Tensor]]
@@ -96,6 +97,8 @@ class TrainingLoop:
         """
         if examples < 1:
             raise ConfigError(f"training {context.name}: there is no example to train on")
+        if context.device.index is not None:
+            torch.cuda.set_device(context.device)  # accelerate takes the current device
         self._accelerator = Accelerator(cpu=context.device.type == "cpu")
         if channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -110,6 +113,7 @@ class TrainingLoop:
         self._best_weights: dict[str, Tensor] | None = None
         self._log_every = max(1, steps // CURVE_POINTS)
         self._state = _Progress()
+        self._orders: dict[int, list[int]] = {}
 
     def run(
         self, losses: Losses, *, validation: Validation | None = None, snapshot: Snapshot | None = None
@@ -137,6 +141,7 @@ class TrainingLoop:
                 self._take(snapshot)
             if state.step % self._checkpoint_every == 0 or state.step == self._steps or state.stopped:
                 self._save_state()
+        write_text(self._output / "curves.csv", curves_table(state.history))
         self._publish_weights()
         return state.history
 
@@ -144,11 +149,16 @@ class TrainingLoop:
         """Return the example numbers of this process's part of the batch at ``step``: each epoch is a permutation."""
         first = step * self._batch_size
         positions = range(first, first + self._batch_size)
-        orders = {epoch: self._epoch_order(epoch) for epoch in {position // self._examples for position in positions}}
-        chosen = [orders[position // self._examples][position % self._examples] for position in positions]
+        chosen = [self._epoch_order(position // self._examples)[position % self._examples] for position in positions]
         return chosen[self._accelerator.process_index :: self._accelerator.num_processes]
 
     def _epoch_order(self, epoch: int) -> list[int]:
+        if epoch not in self._orders:
+            self._orders = {number: order for number, order in self._orders.items() if number >= epoch - 1}
+            self._orders[epoch] = self._shuffled(epoch)
+        return self._orders[epoch]
+
+    def _shuffled(self, epoch: int) -> list[int]:
         rng = torch.Generator().manual_seed(self._seed("epoch", epoch))
         return torch.randperm(self._examples, generator=rng).tolist()
 
@@ -193,6 +203,11 @@ class TrainingLoop:
     def _log_row(self) -> dict[str, float]:
         state = self._state
         row = {name: float(total) / state.window_steps for name, total in state.window.items()}
+        if not math.isfinite(row["loss"]):
+            raise PluginFailure(
+                f"training {self._context.name} diverged before step {state.step}: its loss is not finite; "
+                "lower the learning rate"
+            )
         row["learning_rate"] = self._optimizer.param_groups[0]["lr"]
         state.window, state.window_steps = {}, 0
         return row
@@ -215,9 +230,10 @@ class TrainingLoop:
         state = self._state
         with self._published_weights(), torch.no_grad(), self._random_state("validation", state.step):
             self.model.eval()
-            metrics = dict(validation.evaluate(self.model))
+            metrics = {name: float(value) for name, value in validation.evaluate(self.model).items()}
             value = metrics[validation.monitor]
-            gained = state.best is None or (value > state.best if validation.higher_is_better else value < state.best)
+            sign = 1 if validation.higher_is_better else -1
+            gained = not math.isnan(value) and (state.best is None or sign * value > sign * state.best)
             if gained:
                 state.best, state.since_best = value, 0
                 self._best_weights = _weights(self.model)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import data, demo, plugins, regenerate, report, run, train, verify
+from . import data, demo, kernels, plugins, regenerate, report, run, train, verify
 from .outcome import Verb
 
 app = typer.Typer(
@@ -18,7 +18,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for verb in (run.run, train.train, verify.verify, regenerate.regenerate, report.report, demo.demo):
+for verb in (
+    run.run,
+    train.train,
+    verify.verify,
+    regenerate.regenerate,
+    report.report,
+    demo.demo,
+    kernels.kernels,
+):
     app.command(cls=Verb)(verb)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(data.app, name="data")

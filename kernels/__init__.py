@@ -10,12 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .dispatch import BackendUnavailable
+    from .mask_extraction import extract_masks, otsu_threshold
     from .seeded_noise import philox_u32, seeded_normal, seeded_uniform, stream_of
 
-__all__ = ["BackendUnavailable", "philox_u32", "seeded_normal", "seeded_uniform", "stream_of"]
+__all__ = [
+    "BackendUnavailable",
+    "extract_masks",
+    "otsu_threshold",
+    "philox_u32",
+    "seeded_normal",
+    "seeded_uniform",
+    "stream_of",
+]
 
 _HOMES = {
     "BackendUnavailable": ".dispatch",
+    "extract_masks": ".mask_extraction",
+    "otsu_threshold": ".mask_extraction",
     "philox_u32": ".seeded_noise",
     "seeded_normal": ".seeded_noise",
     "seeded_uniform": ".seeded_noise",

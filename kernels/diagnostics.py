@@ -9,11 +9,11 @@ import pluggy
 hookimpl = pluggy.HookimplMarker("lesionforge")
 
 # Folders of ops; each names its ops in OPS.
-FOLDERS = ("seeded_noise",)
+FOLDERS = ("mask_extraction", "seeded_noise")
 
 
 @hookimpl
-def kernel_diagnostics() -> list[dict[str, str | bool | None]]:
-    """One row for each op and backend: op, backend, available, reason (None when available)."""
+def kernel_diagnostics(measure: bool) -> list[dict[str, str | float | None]]:
+    """One row for each op and backend: op, backend, available, reason (None when available); max_error if measured."""
     folders = [import_module(f"..{name}", __name__) for name in FOLDERS]
-    return [row for folder in folders for op in folder.OPS for row in op.diagnose()]
+    return [row for folder in folders for op in folder.OPS for row in op.diagnose(measure=measure)]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, ParamSpec
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 P = ParamSpec("P")
+R = TypeVar("R")
 _log = logging.getLogger(__name__)
 
 
@@ -18,28 +19,40 @@ class BackendUnavailable(ValueError):
     """A backend asked for by name cannot serve this call; the message is its reason."""
 
 
+def _no_reservation(*tensors: Tensor) -> str | None:
+    return None
+
+
 @dataclass(frozen=True)
-class Backend(Generic[P]):
+class Backend(Generic[P, R]):
     """One implementation of an op.
 
     `why_not(*tensors)` is None if it can serve these tensors, else the reason in words.
-    Without tensors it answers for this machine in general.
+    Without tensors it answers for this machine in general. `reservation(*tensors)` is None, or the reason why automatic
+    choice passes over a backend that could serve; asked for by name it serves.
     """
 
     name: str
-    run: Callable[P, Tensor]
+    run: Callable[P, R]
     why_not: Callable[..., str | None]
+    reservation: Callable[..., str | None] = _no_reservation
 
 
-class Op(Generic[P]):
-    """A named op and its backends, fastest first; the last one is the reference."""
+class Op(Generic[P, R]):
+    """A named op and its backends, fastest first; the last one is the reference.
 
-    def __init__(self, name: str, *backends: Backend[P]) -> None:
+    `probe(device)` makes the arguments on which `diagnose` compares the backends.
+    """
+
+    def __init__(
+        self, name: str, *backends: Backend[P, R], probe: Callable[[str], tuple[Any, ...]] | None = None
+    ) -> None:
         self.name = name
+        self._probe = probe
         self.backends = {backend.name: backend for backend in backends}
         self._announced: set[str] = set()
 
-    def choose(self, wanted: str, *tensors: Tensor) -> Backend[P]:
+    def choose(self, wanted: str, *tensors: Tensor) -> Backend[P, R]:
         """The backend `wanted`, or for "auto" the first without objection to `tensors`.
 
         Raises BackendUnavailable with the reason of the wanted backend, or with every reason when none can serve.
@@ -48,22 +61,52 @@ class Op(Generic[P]):
             return self._named(wanted, *tensors)
         refusals: list[str] = []
         for backend in self.backends.values():
-            reason = backend.why_not(*tensors)
+            reason = backend.why_not(*tensors) or backend.reservation(*tensors)
             if reason is None:
                 self._announce(backend.name, refusals)
                 return backend
             refusals.append(f"{backend.name}: {reason}")
         raise BackendUnavailable(f"{self.name}: no backend can serve; {'; '.join(refusals)}")
 
-    def diagnose(self) -> list[dict[str, str | bool | None]]:
-        """One row a backend: op, backend, available on this machine, reason if not."""
-        reasons = {backend.name: backend.why_not() for backend in self.backends.values()}
-        return [
-            {"op": self.name, "backend": name, "available": reason is None, "reason": reason}
-            for name, reason in reasons.items()
-        ]
+    def diagnose(self, *, measure: bool = False) -> list[dict[str, str | float | None]]:
+        """One row a backend: op, backend, available on this machine, reason if not.
 
-    def _named(self, wanted: str, *tensors: Tensor) -> Backend[P]:
+        With `measure` also max_error, the largest absolute difference from the reference; None for the reference
+        itself, for what cannot run here and where there is no probe.
+        """
+        rows = []
+        for name, backend in self.backends.items():
+            reason, error = backend.why_not(), None
+            if measure and reason is None:
+                reason, error = self._measured(backend)
+            row = {"op": self.name, "backend": name, "available": reason is None, "reason": reason}
+            rows.append({**row, "max_error": error} if measure else row)
+        return rows
+
+    def _measured(self, backend: Backend[P, R]) -> tuple[str | None, float | None]:
+        """Why the backend fails on the probe, if it does, and its error."""
+        import torch
+
+        reference = next(reversed(self.backends.values()))
+        if self._probe is None or backend is reference:
+            return None, None
+        # A probe's arguments are known to fit by the tests alone.
+        run: Callable[..., Any] = backend.run
+        run_reference: Callable[..., Any] = reference.run
+        arguments = self._probe("cpu")
+        if backend.why_not(*_tensors(arguments)) and torch.cuda.is_available():
+            arguments = self._probe("cuda")
+        reason = backend.why_not(*_tensors(arguments))
+        if reason is not None:
+            return reason, None
+        try:
+            made = _tensors(run(*arguments))
+        except (RuntimeError, MemoryError) as error:
+            return f"it fails: {type(error).__name__}: {str(error).partition(chr(10))[0]}", None
+        truth = _tensors(run_reference(*arguments))
+        return None, max(float((a.double() - b.double()).abs().max()) for a, b in zip(made, truth, strict=True))
+
+    def _named(self, wanted: str, *tensors: Tensor) -> Backend[P, R]:
         if wanted not in self.backends:
             raise BackendUnavailable(
                 f"{self.name} has no backend {wanted!r}; there are auto, {', '.join(self.backends)}"
@@ -78,3 +121,12 @@ class Op(Generic[P]):
             self._announced.add(chosen)
             because = f" ({'; '.join(refusals)})" if refusals else ""
             _log.info("%s: backend %s%s", self.name, chosen, because)
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    """The tensors among arguments or results; a result may be one tensor."""
+    import torch
+
+    if isinstance(values, torch.Tensor):
+        return [values]
+    return [value for value in values if isinstance(value, torch.Tensor)]

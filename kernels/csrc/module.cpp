@@ -1,8 +1,12 @@
 // Python bindings of the native kernels. Arrays arrive as addresses: kernels/*/cpu.py checks shape, dtype and layout.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <cstdint>
+#include <utility>
+#include <vector>
 
+#include "mask_extraction.hpp"
 #include "seeded_noise.hpp"
 
 namespace py = pybind11;
@@ -28,6 +32,30 @@ void bind_noise(py::module_& module, const char* name) {
         py::arg("threads"), py::call_guard<py::gil_scoped_release>());
 }
 
+void bind_mask_extraction(py::module_& module) {
+    module.def(
+        "otsu_threshold",
+        [](std::uintptr_t maps, std::uintptr_t out, bool bytes, std::int64_t cases, std::int64_t pixels, int bins,
+           int threads) {
+            lesionforge::otsu_threshold(pointer<const void>(maps), pointer<void>(out), bytes, cases, pixels, bins,
+                                        threads);
+        },
+        py::arg("maps"), py::arg("out"), py::arg("bytes"), py::arg("cases"), py::arg("pixels"), py::arg("bins"),
+        py::arg("threads"), py::call_guard<py::gil_scoped_release>());
+    module.def(
+        "extract_masks",
+        [](std::uintptr_t maps, std::uintptr_t out, bool bytes, std::int64_t cases, std::int64_t height,
+           std::int64_t width, std::int64_t size, std::vector<int> half_widths, bool largest_component,
+           std::vector<float> taps, int threads) {
+            const lesionforge::MaskOptions options{height, width, size, std::move(half_widths), largest_component,
+                                                   std::move(taps)};
+            lesionforge::extract_masks(pointer<const void>(maps), pointer<float>(out), bytes, cases, options, threads);
+        },
+        py::arg("maps"), py::arg("out"), py::arg("bytes"), py::arg("cases"), py::arg("height"), py::arg("width"),
+        py::arg("size"), py::arg("half_widths"), py::arg("largest_component"), py::arg("taps"), py::arg("threads"),
+        py::call_guard<py::gil_scoped_release>());
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
@@ -41,4 +69,5 @@ PYBIND11_MODULE(_native, module) {
         py::call_guard<py::gil_scoped_release>());
     bind_noise<lesionforge::seeded_normal>(module, "seeded_normal");
     bind_noise<lesionforge::seeded_uniform>(module, "seeded_uniform");
+    bind_mask_extraction(module);
 }

@@ -4,12 +4,7 @@
 #include <bit>
 #include <cmath>
 
-// The loader picks the widest instruction set of this CPU; glibc and ELF only.
-#if defined(__GNUC__) && defined(__x86_64__) && defined(__GLIBC__)
-#define LESIONFORGE_MULTIARCH __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define LESIONFORGE_MULTIARCH
-#endif
+#include "multiarch.hpp"
 
 #if defined(__GNUC__)
 #define LESIONFORGE_INLINE inline __attribute__((always_inline))

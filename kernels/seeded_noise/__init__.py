@@ -36,16 +36,19 @@ _philox = Op(
     "philox_u32",
     Backend("cpu", cpu.philox_u32, cpu.why_not),
     Backend("reference", reference.philox_u32, reference.why_not),
+    probe=lambda device: (torch.arange(2, device=device), torch.arange(4 * 999, device=device).view(-1, 4)),
 )
 _normal = Op(
     "seeded_normal",
     Backend("cpu", cpu.seeded_normal, cpu.why_not),
     Backend("reference", reference.seeded_normal, reference.why_not),
+    probe=lambda device: (torch.arange(8, device=device), 999, 3, 7),
 )
 _uniform = Op(
     "seeded_uniform",
     Backend("cpu", cpu.seeded_uniform, cpu.why_not),
     Backend("reference", reference.seeded_uniform, reference.why_not),
+    probe=lambda device: (torch.arange(8, device=device), 999, 3, 7),
 )
 OPS = (_philox, _normal, _uniform)
 

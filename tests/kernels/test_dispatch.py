@@ -87,9 +87,32 @@ def test_without_the_native_module_the_reference_serves_and_says_so(caplog: pyte
         native.module()
 
 
+def probed(run) -> Op:
+    fast = Backend("fast", run, small_only)
+    reference = Backend("reference", lambda x: x + x, lambda *tensors: None)
+    return Op("doubling", fast, reference, probe=lambda device: (torch.arange(2.0, device=device),))
+
+
+@pytest.mark.parametrize(("offset", "error"), [(0.0, 0.0), (-0.25, 0.25), (float("inf"), float("inf"))])
+def test_diagnostics_measure_the_largest_error_on_the_probe(offset: float, error: float) -> None:
+    fast, reference = probed(lambda x: x * 2 + offset).diagnose(measure=True)
+    assert fast == {"op": "doubling", "backend": "fast", "available": True, "reason": None, "max_error": error}
+    assert reference["max_error"] is None
+    assert "max_error" not in probed(lambda x: x * 2 + offset).diagnose()[0]
+
+
+def test_diagnostics_show_a_backend_that_fails_as_such() -> None:
+    def failing(x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no kernel image is available\nfor this device")
+
+    fast = probed(failing).diagnose(measure=True)[0]
+    assert (fast["available"], fast["max_error"]) == (False, None)
+    assert fast["reason"] == "it fails: RuntimeError: no kernel image is available"
+
+
 @pytest.mark.usefixtures("without_native")
 def test_diagnostics_carry_the_reason() -> None:
-    rows = {(row["op"], row["backend"]): row for row in kernel_diagnostics()}
+    rows = {(row["op"], row["backend"]): row for row in kernel_diagnostics(measure=False)}
     assert rows["seeded_normal", "reference"] == {
         "op": "seeded_normal",
         "backend": "reference",
@@ -119,12 +142,12 @@ def test_the_hook_is_called_through_pluggy() -> None:
 
     class Specification:
         @pluggy.HookspecMarker("lesionforge")
-        def kernel_diagnostics(self) -> list[dict[str, str | bool | None]]: ...
+        def kernel_diagnostics(self, measure: bool) -> list[dict[str, str | float | None]]: ...
 
     manager = pluggy.PluginManager("lesionforge")
     manager.add_hookspecs(Specification)
     manager.register(diagnostics)
-    assert manager.hook.kernel_diagnostics() == [kernel_diagnostics()]
+    assert manager.hook.kernel_diagnostics(measure=True) == [kernel_diagnostics(measure=True)]
 
 
 def test_importing_the_workshop_loads_no_torch() -> None:

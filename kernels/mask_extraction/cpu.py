@@ -1,0 +1,50 @@
+"""Mask extraction in C++ (kernels/csrc/mask_extraction.cpp), one map a thread, on as many threads as torch uses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import native
+from .ellipse import half_widths
+
+
+def why_not(*tensors: Tensor) -> str | None:
+    for tensor in tensors:
+        if tensor.device.type != "cpu":
+            return f"it works on tensors in main memory, these are on {tensor.device}"
+    return native.why_missing()
+
+
+def otsu_threshold(maps: Tensor, bins: int) -> Tensor:
+    maps = maps.contiguous()
+    out = torch.empty(len(maps), dtype=maps.dtype)
+    native.module().otsu_threshold(
+        maps.data_ptr(),
+        out.data_ptr(),
+        maps.dtype == torch.uint8,
+        len(maps),
+        maps.shape[2] * maps.shape[3],
+        bins,
+        torch.get_num_threads(),
+    )
+    return out
+
+
+def extract_masks(maps: Tensor, size: int, closing: int, largest_component: bool, taps: list[float]) -> Tensor:
+    maps = maps.contiguous()
+    out = torch.empty(len(maps), 1, size, size)
+    native.module().extract_masks(
+        maps.data_ptr(),
+        out.data_ptr(),
+        maps.dtype == torch.uint8,
+        len(maps),
+        maps.shape[2],
+        maps.shape[3],
+        size,
+        half_widths(closing) if closing else [],
+        largest_component,
+        taps,
+        torch.get_num_threads(),
+    )
+    return out

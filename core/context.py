@@ -57,14 +57,14 @@ def choose_device(name: str = "auto") -> torch.device:
     """
     import torch
 
-    from .errors import ConfigError
+    from .errors import ConfigError, first_line
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"device {name!r} cannot be used: {first_line(error)}") from error
     return torch.device(name)
 
 

@@ -5,25 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import math
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .context import Context
-from .durable import new_folder, remove_leftovers, write_text
-from .errors import CheckpointError, ConfigError, PluginFailure
+from .durable import write_text
+from .errors import ConfigError, PluginFailure
 from .seeding import name_seed
+from .training_state import STATE_FOLDER, Progress, copy_into, load_state, save_state, weights_of
 
 Losses = Callable[[list[int], int], Mapping[str, Tensor]]
-STATE_FOLDER = "state"
 CURVE_POINTS = 200
 
 
@@ -44,19 +41,6 @@ class Snapshot:
 
     every: int
     take: Callable[[nn.Module, int], None]
-
-
-@dataclass
-class _Progress:
-    """What a resumed loop must know besides weights and optimizer."""
-
-    step: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-    window: dict[str, Any] = field(default_factory=dict)
-    window_steps: int = 0
-    best: float | None = None
-    since_best: int = 0
-    stopped: bool = False
 
 
 def constant_rate(step: int) -> float:
@@ -103,6 +87,7 @@ class TrainingLoop:
         if channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model, self._output, self._context = model, output, context
+        self._states = output / STATE_FOLDER
         self.network, self._optimizer = self._accelerator.prepare(model, optimizer)
         self.device = self._accelerator.device
         self._steps, self._batch_size, self._examples = steps, batch_size, examples
@@ -112,7 +97,7 @@ class TrainingLoop:
         self._ema = None if ema_decay is None else [p.detach().clone() for p in model.parameters()]
         self._best_weights: dict[str, Tensor] | None = None
         self._log_every = max(1, steps // CURVE_POINTS)
-        self._state = _Progress()
+        self._state = Progress()
         self._orders: dict[int, list[int]] = {}
 
     def run(
@@ -221,10 +206,10 @@ class TrainingLoop:
         parameters = list(self.model.parameters())
         trained = [parameter.detach().clone() for parameter in parameters]
         try:
-            _copy_into(parameters, self._ema)
+            copy_into(parameters, self._ema)
             yield
         finally:
-            _copy_into(parameters, trained)
+            copy_into(parameters, trained)
 
     def _validate(self, validation: Validation) -> dict[str, float]:
         state = self._state
@@ -236,7 +221,7 @@ class TrainingLoop:
             gained = not math.isnan(value) and (state.best is None or sign * value > sign * state.best)
             if gained:
                 state.best, state.since_best = value, 0
-                self._best_weights = _weights(self.model)
+                self._best_weights = weights_of(self.model)
             else:
                 state.since_best += 1
                 state.stopped = validation.patience is not None and state.since_best >= validation.patience
@@ -253,51 +238,19 @@ class TrainingLoop:
         if self._best_weights is not None:
             self.model.load_state_dict(self._best_weights)
         elif self._ema is not None:
-            _copy_into(list(self.model.parameters()), self._ema)
+            copy_into(list(self.model.parameters()), self._ema)
         self.model.eval()
 
     def _save_state(self) -> None:
-        if not self._accelerator.is_main_process:
-            return
-        folder = self._output / STATE_FOLDER
-        name = f"step-{self._state.step:08d}"
-        with new_folder(folder / name) as draft:
-            save_file(_weights(self.model), draft / "model.safetensors")
-            if self._ema is not None:
-                save_file(_numbered(self._ema), draft / "ema.safetensors")
-            if self._best_weights is not None:
-                save_file(self._best_weights, draft / "best.safetensors")
-            window = {name: float(total) for name, total in self._state.window.items()}
-            resume = {"optimizer": self._optimizer.state_dict(), "progress": {**vars(self._state), "window": window}}
-            torch.save(resume, draft / "resume.pt")
-        for older in folder.glob("step-*"):
-            if older.name < name:
-                shutil.rmtree(older)
-        write_text(self._output / "curves.csv", curves_table(self._state.history))
+        if self._accelerator.is_main_process:
+            averaged, best = self._ema, self._best_weights
+            save_state(self._states, self._state, self.model, self._optimizer, averaged=averaged, best=best)
+            write_text(self._output / "curves.csv", curves_table(self._state.history))
 
     def _load_state(self) -> None:
-        folder = self._output / STATE_FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-        checkpoints = sorted(folder.glob("step-*"))
-        if not checkpoints:
-            return
-        newest = checkpoints[-1]
-        try:
-            resume: dict[str, Any] = torch.load(newest / "resume.pt", map_location="cpu", weights_only=True)
-            self.model.load_state_dict(load_file(newest / "model.safetensors"))
-            self._optimizer.load_state_dict(resume["optimizer"])
-            if self._ema is not None:
-                averaged = load_file(newest / "ema.safetensors")
-                _copy_into(self._ema, [averaged[key] for key in sorted(averaged)])
-            best = newest / "best.safetensors"
-            self._best_weights = load_file(best) if best.exists() else None
-            self._state = _Progress(**resume["progress"])
-        except Exception as error:
-            raise CheckpointError(
-                f"cannot resume from {newest}: {str(error).splitlines()[0]}; the configuration changed or the files "
-                "are damaged: delete the folder to start this training again"
-            ) from error
+        loaded = load_state(self._states, self.model, self._optimizer, averaged=self._ema)
+        if loaded is not None:
+            self._state, self._best_weights = loaded
 
 
 def curves_table(history: list[dict[str, float]]) -> str:
@@ -308,18 +261,3 @@ def curves_table(history: list[dict[str, float]]) -> str:
     writer.writeheader()
     writer.writerows(history)
     return text.getvalue()
-
-
-@torch.no_grad()
-def _copy_into(targets: list[Any], values: list[Tensor]) -> None:
-    for target, value in zip(targets, values, strict=True):
-        target.copy_(value)
-
-
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    state = model.state_dict()
-    return {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
-
-
-def _numbered(tensors: list[Tensor]) -> dict[str, Tensor]:
-    return {f"{number:06d}": tensor.contiguous() for number, tensor in enumerate(tensors)}

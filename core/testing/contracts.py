@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ from torch import Tensor
 from ..batch import Batch
 from ..chain import Chain, parse_call
 from ..config import build_config
-from ..context import Context
 from ..dataset import Dataset
 from ..errors import ConfigError, LesionforgeError, PluginError
 from ..execution import check_contract, fit_stages, set_up
 from ..registry import Registry, default_registry
 from ..roles import STAGE_ROLES, Generator, Stage
+from .interruption import TrainerBench
 from .specimens import disc_dataset, filled_batch
 
 BATCH = 6
@@ -64,7 +63,7 @@ def contract_rules(
         bench = _StageBench(str(Chain.parse(expression)), data, precision, registry)
         return rules + bench.rules(entry.role)
     if entry.role == "trainer":
-        trainer = _TrainerBench(lambda: registry.create("trainer", name, values, where=name), data, precision)
+        trainer = TrainerBench(lambda: registry.create("trainer", name, values, where=name), data, precision)
         return [*rules, Rule("killed and resumed equals uninterrupted", trainer.resumes_exactly)]
     return rules
 
@@ -231,51 +230,6 @@ class _StageBench:
             again = self._fresh(Path(folder))
             with torch.no_grad():
                 _assert_equal(self._call(self._input()), again(self._input()), 0)
-
-
-@dataclass(frozen=True)
-class _TrainerBench:
-    """Trains twice, once with an interruption, and compares what is left on disk."""
-
-    make: Callable[[], Any]
-    data: Dataset
-    precision: Any
-
-    def resumes_exactly(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            whole, broken = Path(folder, "whole"), Path(folder, "broken")
-            calls = self._train(whole, stop_at=None)
-            assert calls > 1, "the trainer reports no progress; it cannot be interrupted for this test"
-            for stop in (max(1, calls // 3), max(1, calls // 2)):
-                self._train(broken, stop_at=stop)
-            self._train(broken, stop_at=None)
-            weights = sorted(file.relative_to(whole) for file in whole.rglob("*.safetensors"))
-            published = [file for file in weights if "state" not in file.parts]
-            assert published, "the trainer left no safetensors checkpoint"
-            for file in published:
-                one, other = load_file(whole / file), load_file(broken / file)
-                same = one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-                assert same, f"{file} differs after an interruption"
-
-    def _train(self, output: Path, *, stop_at: int | None) -> int:
-        calls = 0
-
-        def progress(done: int, total: int, metrics: Mapping[str, Any]) -> None:
-            nonlocal calls
-            calls += 1
-            if stop_at is not None and calls >= stop_at:
-                raise _Interruption
-
-        output.mkdir(exist_ok=True)
-        trainer = self.make()
-        trainer.setup(Context(torch.device("cpu"), self.precision, trainer.name, 3, progress))
-        with suppress(_Interruption):
-            trainer.train(self.data.split("train"), self.data.split("val"), output)
-        return calls
-
-
-class _Interruption(BaseException):
-    """Stands for a kill; no plugin may catch it."""
 
 
 def _tensors(batch: Batch) -> dict[str, Tensor]:

@@ -25,7 +25,8 @@ import torch
 from diffusers import DDIMScheduler
 
 import lesionforge as lf
-from lesionforge.kernels import seeded_normal
+from lesionforge.kernels import extract_masks, seeded_normal
+from lesionforge.kernels.mask_extraction.ellipse import half_widths
 
 RESULTS = Path(__file__).with_name("results.json")
 Contenders = Mapping[str, Callable[[], Any]]
@@ -77,6 +78,55 @@ def seeded_noise(repetitions: int) -> list[Row]:
         "torch.randn": lambda: torch.randn(len(seeds), *shape),
     }
     return take_turns("seeded_noise 32x3x64x64", contenders, repetitions=repetitions)
+
+
+def mask_extraction(repetitions: int) -> list[Row]:
+    """Masks of 32 smooth maps: Otsu, closing by an ellipse of 5 pixels, largest component."""
+    import numpy as np
+    from scipy.ndimage import gaussian_filter
+
+    rows = []
+    for source, size in ((256, 256), (512, 512), (32, 512)):
+        noise = np.random.default_rng(0).standard_normal((32, source, source), dtype=np.float32)
+        maps = gaussian_filter(noise, (0, source / 20, source / 20))
+        maps = (maps - maps.min((1, 2), keepdims=True)) / np.ptp(maps, axis=(1, 2), keepdims=True)
+        tensor = torch.from_numpy(maps)
+        contenders = {
+            "scikit-image loop": lambda maps=maps, size=size: [_mask_by_scikit_image(one, size) for one in maps],
+            "OpenCV loop": lambda maps=maps, size=size: [_mask_by_opencv(one, size) for one in maps],
+            "reference": lambda tensor=tensor, size=size: extract_masks(tensor, size, backend="reference"),
+            "auto": lambda tensor=tensor, size=size: extract_masks(tensor, size),
+        }
+        if not torch.equal(contenders["auto"](), contenders["reference"]()):
+            raise AssertionError("mask_extraction: the backends disagree; run its tests before its benchmark")
+        rows += take_turns(f"mask_extraction 32 x {source} to {size}", contenders, repetitions=repetitions)
+    return rows
+
+
+def _mask_by_opencv(values: Any, size: int) -> Any:
+    import cv2
+
+    cv2.setNumThreads(torch.get_num_threads())
+    values = cv2.normalize(values, None, 0, 255, cv2.NORM_MINMAX)
+    if len(values) != size:
+        values = cv2.resize(values, (size, size), interpolation=cv2.INTER_LINEAR)
+    _, mask = cv2.threshold(cv2.convertScaleAbs(values), 0, 1, cv2.THRESH_OTSU)
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
+    _, labels, facts, _ = cv2.connectedComponentsWithStats(mask)
+    return cv2.compare(labels, int(1 + facts[1:, cv2.CC_STAT_AREA].argmax()), cv2.CMP_EQ)
+
+
+def _mask_by_scikit_image(values: Any, size: int) -> Any:
+    import numpy as np
+    from skimage import filters, measure, morphology, transform
+
+    if len(values) != size:
+        values = transform.resize(values, (size, size), order=1, anti_aliasing=False)
+    levels = (values * 255 + 0.5).astype(np.uint8)
+    element = np.abs(np.arange(-2, 3)) <= np.array(half_widths(5))[:, None]
+    mask = morphology.closing(levels > filters.threshold_otsu(levels), element, mode="ignore")
+    labels = measure.label(mask, connectivity=2)
+    return labels == 1 + np.bincount(labels.ravel())[1:].argmax()
 
 
 def pipeline_overhead(repetitions: int) -> list[Row]:
@@ -133,7 +183,7 @@ def sampling(repetitions: int) -> list[Row]:
     return take_turns(name, {"plain diffusers": plain, "lesionforge": lesionforge_sampler}, repetitions=repetitions)
 
 
-BENCHMARKS = {work.__name__: work for work in (startup, seeded_noise, pipeline_overhead, sampling)}
+BENCHMARKS = {work.__name__: work for work in (startup, seeded_noise, mask_extraction, pipeline_overhead, sampling)}
 
 
 def main() -> None:

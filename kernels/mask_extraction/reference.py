@@ -1,6 +1,6 @@
 """Mask extraction in plain torch, batched: the definition of every mask, on any device with float64.
 
-It is also the best that plain torch does: pooling for morphology, pointer jumping for components.
+It is also the fastest we know in plain torch: pooling for morphology, pointer jumping for components.
 """
 
 from __future__ import annotations
@@ -138,7 +138,9 @@ def components(masks: Tensor) -> Tensor:
     """(N, 1, H, W) int64: at each pixel the flat number, over the batch, of its component's first pixel."""
     nothing = masks.numel()
     numbers = torch.arange(nothing, device=masks.device).view(masks.shape)
-    labels = torch.where(masks, numbers, nothing)
+    # A run of a row starts as one label, which spares rounds.
+    starts = masks & ~F.pad(masks, (1, 0))[..., :-1]
+    labels = torch.where(masks, torch.where(starts, numbers, 0).flatten().cummax(0).values.view(masks.shape), nothing)
     parents = torch.arange(nothing + 1, device=masks.device)
     while True:
         lowest = torch.where(masks, lowest_around(labels, nothing), nothing)

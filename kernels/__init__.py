@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .dispatch import BackendUnavailable
     from .mask_extraction import extract_masks, otsu_threshold
+    from .norm_act_conv import norm_act_conv2d
     from .seeded_noise import philox_u32, seeded_normal, seeded_uniform, stream_of
 
 __all__ = [
     "BackendUnavailable",
     "extract_masks",
+    "norm_act_conv2d",
     "otsu_threshold",
     "philox_u32",
     "seeded_normal",
@@ -26,6 +28,7 @@ __all__ = [
 _HOMES = {
     "BackendUnavailable": ".dispatch",
     "extract_masks": ".mask_extraction",
+    "norm_act_conv2d": ".norm_act_conv",
     "otsu_threshold": ".mask_extraction",
     "philox_u32": ".seeded_noise",
     "seeded_normal": ".seeded_noise",

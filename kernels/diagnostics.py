@@ -9,7 +9,7 @@ import pluggy
 hookimpl = pluggy.HookimplMarker("lesionforge")
 
 # Folders of ops; each names its ops in OPS.
-FOLDERS = ("mask_extraction", "seeded_noise")
+FOLDERS = ("mask_extraction", "norm_act_conv", "seeded_noise")
 
 
 @hookimpl

@@ -3,10 +3,12 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "mask_extraction.hpp"
+#include "norm_act_conv2d.hpp"
 #include "seeded_noise.hpp"
 
 namespace py = pybind11;
@@ -56,6 +58,37 @@ void bind_mask_extraction(py::module_& module) {
         py::call_guard<py::gil_scoped_release>());
 }
 
+lesionforge::Map map_of(std::int64_t cases, std::int64_t channels, std::int64_t pixels, bool channels_last,
+                        bool bfloat16) {
+    const auto dtype = bfloat16 ? lesionforge::Dtype::bfloat16 : lesionforge::Dtype::float32;
+    return {cases, channels, pixels, channels_last, dtype};
+}
+
+void bind_norm_act_conv2d(py::module_& module) {
+    module.def("norm_act_conv2d_instruction_sets", lesionforge::instruction_sets);
+    module.def(
+        "group_norm_silu",
+        [](std::uintptr_t x, std::uintptr_t gamma, std::uintptr_t beta, std::uintptr_t out, std::int64_t cases,
+           std::int64_t channels, std::int64_t pixels, bool channels_last, bool bfloat16, std::int64_t groups,
+           double eps, const std::string& set, int threads) {
+            lesionforge::group_norm_silu(pointer<const void>(x), pointer<const float>(gamma),
+                                         pointer<const float>(beta), pointer<void>(out),
+                                         map_of(cases, channels, pixels, channels_last, bfloat16), groups, eps,
+                                         lesionforge::instruction_set(set), threads);
+        },
+        py::call_guard<py::gil_scoped_release>());
+    module.def(
+        "add_shift_residual",
+        [](std::uintptr_t y, std::uintptr_t shift, std::uintptr_t residual, std::int64_t cases, std::int64_t channels,
+           std::int64_t pixels, bool channels_last, bool bfloat16, const std::string& set, int threads) {
+            lesionforge::add_shift_residual(pointer<void>(y), pointer<const float>(shift),
+                                            pointer<const void>(residual),
+                                            map_of(cases, channels, pixels, channels_last, bfloat16),
+                                            lesionforge::instruction_set(set), threads);
+        },
+        py::call_guard<py::gil_scoped_release>());
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
@@ -70,4 +103,5 @@ PYBIND11_MODULE(_native, module) {
     bind_noise<lesionforge::seeded_normal>(module, "seeded_normal");
     bind_noise<lesionforge::seeded_uniform>(module, "seeded_uniform");
     bind_mask_extraction(module);
+    bind_norm_act_conv2d(module);
 }

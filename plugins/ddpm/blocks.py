@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import ConfigError
+from ...kernels import norm_act_conv2d
 
 MAX_GROUPS = 32
 GROUP_CHANNELS = 4
@@ -24,8 +25,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
 class NormActConv2d(nn.Module):
     """GroupNorm, SiLU and a 3x3 convolution that keeps the size, then a shift per channel and a residual.
 
-    Holds the parameters (gamma, beta, weight, bias) and the operation in one place, so that a fused kernel can take
-    over :meth:`forward` alone.
+    ``norm`` and ``conv`` hold the parameters; the operation on them is one kernel.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, dilation: int = 1, zero: bool = False) -> None:
@@ -33,15 +33,25 @@ class NormActConv2d(nn.Module):
         super().__init__()
         self.norm = group_norm(in_channels)
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation)
+        self.dilation = dilation
         if zero:
             _zero(self.conv)
 
     def forward(self, x: Tensor, *, shift: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
         """Map x (N, C_in, H, W) to (N, C_out, H, W); ``shift`` is (N, C_out), ``residual`` has the output's shape."""
-        y = self.conv(F.silu(self.norm(x)))
-        if shift is not None:
-            y = y + shift[:, :, None, None]
-        return y if residual is None else y + residual
+        norm, conv = self.norm, self.conv
+        return norm_act_conv2d(
+            x,
+            norm.weight,
+            norm.bias,
+            conv.weight,
+            conv.bias,
+            groups=norm.num_groups,
+            eps=norm.eps,
+            dilation=self.dilation,
+            shift=shift,
+            residual=residual,
+        )
 
 
 class SelfAttention2d(nn.Module):

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import torch
 from diffusers import DDIMScheduler
 
 import lesionforge as lf
-from lesionforge.kernels import extract_masks, seeded_normal
+from lesionforge.kernels import extract_masks, norm_act_conv2d, seeded_normal
 from lesionforge.kernels.mask_extraction.ellipse import half_widths
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -129,6 +130,36 @@ def _mask_by_scikit_image(values: Any, size: int) -> Any:
     return labels == 1 + np.bincount(labels.ravel())[1:].argmax()
 
 
+BLOCKS = ((1, 128, 256, 1), (8, 128, 64, 1), (16, 64, 16, 2), (4, 256, 32, 2), (8, 512, 8, 4))
+
+
+def dilated_block(repetitions: int) -> list[Row]:
+    """norm_act_conv2d with shift and residual: eager float32 in contiguous layout, eager channels-last, and ours."""
+    rows = []
+    for cases, channels, edge, dilation in BLOCKS:
+        for dtype in (torch.bfloat16, torch.float32):
+            shapes = ((cases, channels, edge, edge), (channels,), (channels,), (channels, channels, 3, 3), (channels,))
+            shapes = (*shapes, (cases, channels), (cases, channels, edge, edge))
+            plain = [torch.randn(shape) for shape in shapes]
+            last = [
+                t.to(dtype, memory_format=torch.channels_last if t.ndim == 4 else torch.preserve_format) for t in plain
+            ]
+
+            def call(tensors: list[torch.Tensor], backend: str, dilation: int = dilation) -> Callable[[], Any]:
+                *first, shift, residual = tensors
+                settings = {"groups": 16, "dilation": dilation, "shift": shift, "residual": residual}
+                return torch.no_grad()(lambda: norm_act_conv2d(*first, **settings, backend=backend))
+
+            contenders = {
+                "float32 NCHW": call(plain, "reference"),
+                "best torch": call(last, "reference"),
+                "auto": call(last, "auto"),
+            }
+            name = f"dilated_block {cases}x{channels}x{edge}x{edge} d{dilation} {str(dtype)[6:]}"
+            rows += take_turns(name, contenders, repetitions=repetitions)
+    return rows
+
+
 def pipeline_overhead(repetitions: int) -> list[Row]:
     """The chain's stages alone against a whole run of the same 512 cases with encoding, hashing and syncing."""
     chain = lf.Chain.parse("phantom(size=64) | mask-quality")
@@ -154,6 +185,7 @@ def pipeline_overhead(repetitions: int) -> list[Row]:
 def sampling(repetitions: int) -> list[Row]:
     """EnhancedDDPM, 64 px, width 32, random weights, 16 cases, 10 DDIM steps: a plain diffusers loop against ours."""
     from lesionforge.core.context import Context, choose_precision
+    from lesionforge.plugins.ddpm import blocks
     from lesionforge.plugins.ddpm.sampling import sample
     from lesionforge.plugins.ddpm.schedulers import NoiseSchedule, ReverseProcess
     from lesionforge.plugins.ddpm.unet import DilatedUNet2D
@@ -165,6 +197,18 @@ def sampling(repetitions: int) -> list[Row]:
     steps, cases = 10, 16
     device = torch.device("cpu")
     context = Context(device, choose_precision("auto", device), "ddpm")
+
+    fused, by_torch = blocks.norm_act_conv2d, partial(blocks.norm_act_conv2d, backend="reference")
+
+    def without_kernels(work: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            blocks.norm_act_conv2d = by_torch
+            try:
+                work()
+            finally:
+                blocks.norm_act_conv2d = fused
+
+        return run
 
     def plain() -> None:
         scheduler = DDIMScheduler(num_train_timesteps=1000)
@@ -180,10 +224,17 @@ def sampling(repetitions: int) -> list[Row]:
             sample(ours, ReverseProcess(NoiseSchedule(), "ddim", steps), range(cases), size=64, context=context)
 
     name = f"sampling 64 px, 16 cases, 10 steps, {context.precision}"
-    return take_turns(name, {"plain diffusers": plain, "lesionforge": lesionforge_sampler}, repetitions=repetitions)
+    contenders = {
+        "plain diffusers": without_kernels(plain),
+        "ours, torch only": without_kernels(lesionforge_sampler),
+        "lesionforge": lesionforge_sampler,
+    }
+    return take_turns(name, contenders, repetitions=repetitions)
 
 
-BENCHMARKS = {work.__name__: work for work in (startup, seeded_noise, mask_extraction, pipeline_overhead, sampling)}
+BENCHMARKS = {
+    work.__name__: work for work in (startup, seeded_noise, mask_extraction, dilated_block, pipeline_overhead, sampling)
+}
 
 
 def main() -> None:

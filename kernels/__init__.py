@@ -9,13 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .map_leakage import attention_leakage
+    from .map_refinement import attention_refinement
     from .dispatch import BackendUnavailable
     from .mask_extraction import extract_masks, otsu_threshold
     from .norm_act_conv import norm_act_conv2d
     from .seeded_noise import philox_u32, seeded_normal, seeded_uniform, stream_of
+    from .token_maps import token_attention
 
 __all__ = [
     "BackendUnavailable",
+    "attention_leakage",
+    "attention_refinement",
     "extract_masks",
     "norm_act_conv2d",
     "otsu_threshold",
@@ -23,17 +28,21 @@ __all__ = [
     "seeded_normal",
     "seeded_uniform",
     "stream_of",
+    "token_attention",
 ]
 
 _HOMES = {
     "BackendUnavailable": ".dispatch",
+    "attention_leakage": ".map_leakage",
+    "attention_refinement": ".map_refinement",
     "extract_masks": ".mask_extraction",
-    "norm_act_conv2d": ".norm_act_conv",
     "otsu_threshold": ".mask_extraction",
+    "norm_act_conv2d": ".norm_act_conv",
     "philox_u32": ".seeded_noise",
     "seeded_normal": ".seeded_noise",
     "seeded_uniform": ".seeded_noise",
     "stream_of": ".seeded_noise",
+    "token_attention": ".token_maps",
 }
 
 

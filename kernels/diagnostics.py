@@ -9,7 +9,7 @@ import pluggy
 hookimpl = pluggy.HookimplMarker("lesionforge")
 
 # Folders of ops; each names its ops in OPS.
-FOLDERS = ("mask_extraction", "norm_act_conv", "seeded_noise")
+FOLDERS = ("map_leakage", "map_refinement", "mask_extraction", "norm_act_conv", "seeded_noise")
 
 
 @hookimpl

@@ -7,8 +7,9 @@
 #include <utility>
 #include <vector>
 
-#include "mask_extraction.hpp"
 #include "norm_act_conv2d.hpp"
+#include "attention_bindings.hpp"
+#include "mask_extraction.hpp"
 #include "seeded_noise.hpp"
 
 namespace py = pybind11;
@@ -32,30 +33,6 @@ void bind_noise(py::module_& module, const char* name) {
         },
         py::arg("seeds"), py::arg("out"), py::arg("cases"), py::arg("count"), py::arg("step"), py::arg("stream"),
         py::arg("threads"), py::call_guard<py::gil_scoped_release>());
-}
-
-void bind_mask_extraction(py::module_& module) {
-    module.def(
-        "otsu_threshold",
-        [](std::uintptr_t maps, std::uintptr_t out, bool bytes, std::int64_t cases, std::int64_t pixels, int bins,
-           int threads) {
-            lesionforge::otsu_threshold(pointer<const void>(maps), pointer<void>(out), bytes, cases, pixels, bins,
-                                        threads);
-        },
-        py::arg("maps"), py::arg("out"), py::arg("bytes"), py::arg("cases"), py::arg("pixels"), py::arg("bins"),
-        py::arg("threads"), py::call_guard<py::gil_scoped_release>());
-    module.def(
-        "extract_masks",
-        [](std::uintptr_t maps, std::uintptr_t out, bool bytes, std::int64_t cases, std::int64_t height,
-           std::int64_t width, std::int64_t size, std::vector<int> half_widths, bool largest_component,
-           std::vector<float> taps, int threads) {
-            const lesionforge::MaskOptions options{height, width, size, std::move(half_widths), largest_component,
-                                                   std::move(taps)};
-            lesionforge::extract_masks(pointer<const void>(maps), pointer<float>(out), bytes, cases, options, threads);
-        },
-        py::arg("maps"), py::arg("out"), py::arg("bytes"), py::arg("cases"), py::arg("height"), py::arg("width"),
-        py::arg("size"), py::arg("half_widths"), py::arg("largest_component"), py::arg("taps"), py::arg("threads"),
-        py::call_guard<py::gil_scoped_release>());
 }
 
 lesionforge::Map map_of(std::int64_t cases, std::int64_t channels, std::int64_t pixels, bool channels_last,
@@ -89,6 +66,30 @@ void bind_norm_act_conv2d(py::module_& module) {
         py::call_guard<py::gil_scoped_release>());
 }
 
+void bind_mask_extraction(py::module_& module) {
+    module.def(
+        "otsu_threshold",
+        [](std::uintptr_t maps, std::uintptr_t out, bool bytes, std::int64_t cases, std::int64_t pixels, int bins,
+           int threads) {
+            lesionforge::otsu_threshold(pointer<const void>(maps), pointer<void>(out), bytes, cases, pixels, bins,
+                                        threads);
+        },
+        py::arg("maps"), py::arg("out"), py::arg("bytes"), py::arg("cases"), py::arg("pixels"), py::arg("bins"),
+        py::arg("threads"), py::call_guard<py::gil_scoped_release>());
+    module.def(
+        "extract_masks",
+        [](std::uintptr_t maps, std::uintptr_t out, bool bytes, std::int64_t cases, std::int64_t height,
+           std::int64_t width, std::int64_t size, std::vector<int> half_widths, bool largest_component,
+           std::vector<float> taps, int threads) {
+            const lesionforge::MaskOptions options{height, width, size, std::move(half_widths), largest_component,
+                                                   std::move(taps)};
+            lesionforge::extract_masks(pointer<const void>(maps), pointer<float>(out), bytes, cases, options, threads);
+        },
+        py::arg("maps"), py::arg("out"), py::arg("bytes"), py::arg("cases"), py::arg("height"), py::arg("width"),
+        py::arg("size"), py::arg("half_widths"), py::arg("largest_component"), py::arg("taps"), py::arg("threads"),
+        py::call_guard<py::gil_scoped_release>());
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
@@ -102,6 +103,9 @@ PYBIND11_MODULE(_native, module) {
         py::call_guard<py::gil_scoped_release>());
     bind_noise<lesionforge::seeded_normal>(module, "seeded_normal");
     bind_noise<lesionforge::seeded_uniform>(module, "seeded_uniform");
-    bind_mask_extraction(module);
     bind_norm_act_conv2d(module);
+    bind_mask_extraction(module);
+#if defined(LESIONFORGE_ATTENTION)
+    lesionforge::bind_attention(module);
+#endif
 }

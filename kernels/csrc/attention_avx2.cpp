@@ -1,0 +1,7 @@
+#define LESIONFORGE_ISA "avx2"
+#define LESIONFORGE_ISA_TABLE kAttentionAvx2
+#define LESIONFORGE_LANES 8
+#define LESIONFORGE_SCORE_ROWS 6
+#define LESIONFORGE_GRADIENT_ROWS 3
+#define LESIONFORGE_GRADIENT_KEYS 2
+#include "attention_kernels.inl"

@@ -1,0 +1,7 @@
+#define LESIONFORGE_ISA "avx512"
+#define LESIONFORGE_ISA_TABLE kAttentionAvx512
+#define LESIONFORGE_LANES 16
+#define LESIONFORGE_SCORE_ROWS 12
+#define LESIONFORGE_GRADIENT_ROWS 6
+#define LESIONFORGE_GRADIENT_KEYS 4
+#include "attention_kernels.inl"

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from lesionforge.kernels import BackendUnavailable, attention_refinement
+from lesionforge.kernels.attention_native import instruction_sets, why_not
+from lesionforge.kernels.map_refinement import cpu, memory
+
+CPU = pytest.param("cpu", marks=pytest.mark.skipif(why_not() is not None, reason=str(why_not())))
+STRATEGIES = ["matrix_free", "mean_map"]
+SHAPES = [(2, 3, 131, 40, 1), (1, 2, 64, 16, 3), (3, 1, 1, 5, 2), (1, 5, 77, 80, 2)]
+
+
+def tensors(
+    batch: int, layers: int, tokens: int, depth: int, columns: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(tokens)
+    shapes = [(batch, layers, tokens, depth), (batch, layers, tokens, depth), (batch, tokens, columns)]
+    made = (torch.rand(shape, generator=rng, dtype=torch.float64).mul(4).sub(2).to(dtype) for shape in shapes)
+    query, key, values = made
+    return query, key, values
+
+
+def literally(query: Tensor, key: Tensor, values: Tensor, steps: int, scale: float) -> Tensor:
+    query, key, values = query.double(), key.double(), values.double()
+    maps = torch.exp(torch.einsum("blpd,blqd->blpq", query, key) * scale)
+    mean = (maps / maps.sum(-1, keepdim=True)).mean(1)
+    return torch.linalg.matrix_power(mean, steps) @ values
+
+
+@pytest.fixture(params=["reference", "torch", CPU])
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("steps", [0, 1, 4])
+def test_is_the_matrix_power(backend: str, strategy: str, shape: tuple[int, ...], steps: int) -> None:
+    given = tensors(*shape, torch.float32)
+    made = attention_refinement(*given, steps=steps, scale=0.4, strategy=strategy, backend=backend)
+    assert made.dtype == torch.float32
+    torch.testing.assert_close(made.double(), literally(*given, steps, 0.4), rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", ["reference", "torch"])
+def test_float64_is_exact(name: str, strategy: str) -> None:
+    given = tensors(2, 3, 65, 24, 2, torch.float64)
+    made = attention_refinement(*given, scale=0.3, strategy=strategy, backend=name)
+    torch.testing.assert_close(made, literally(*given, 4, 0.3), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_inputs_are_computed_in_float32(backend: str, dtype: torch.dtype) -> None:
+    given = tensors(2, 3, 50, 24, 1, dtype)
+    made = attention_refinement(*given[:2], given[2].float(), backend=backend)
+    torch.testing.assert_close(made.double(), literally(*given, 4, 24**-0.5), rtol=0, atol=5e-6)
+    assert attention_refinement(*given, backend=backend).dtype == dtype
+
+
+def test_autocast_does_not_lower_the_precision(backend: str) -> None:
+    given = tensors(1, 2, 40, 16, 1, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made = attention_refinement(*given, backend=backend)
+    torch.testing.assert_close(made.double(), literally(*given, 4, 0.25), rtol=0, atol=5e-6)
+
+
+def test_reads_tensors_that_are_not_contiguous(backend: str) -> None:
+    query, key, values = tensors(2, 3, 45, 16, 2, torch.float32)
+    turned = [query.mT.contiguous().mT, key.transpose(1, 2).contiguous().transpose(1, 2), values.mT.contiguous().mT]
+    made = attention_refinement(*turned, backend=backend)
+    torch.testing.assert_close(made.double(), literally(query, key, values, 4, 0.25), rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 8, 4, 1), (2, 2, 0, 4, 1), (2, 2, 8, 4, 0)])
+def test_empty(backend: str, shape: tuple[int, ...]) -> None:
+    given = tensors(*shape, torch.float32)
+    assert attention_refinement(*given, backend=backend).shape == given[2].shape
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_more_columns_than_the_heads_are_wide(backend: str, strategy: str) -> None:
+    given = tensors(1, 2, 30, 4, 11, torch.float32)
+    made = attention_refinement(*given, strategy=strategy, backend=backend)
+    torch.testing.assert_close(made.double(), literally(*given, 4, 0.5), rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize("name", ["reference", "torch"])
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_gradcheck(name: str, steps: int) -> None:
+    given = [tensor.requires_grad_() for tensor in tensors(2, 2, 5, 3, 2, torch.float64)]
+    assert torch.autograd.gradcheck(lambda *t: attention_refinement(*t, steps=steps, backend=name), given)
+
+
+def test_gradients_agree(backend: str) -> None:
+    given = tensors(2, 3, 70, 16, 2, torch.float32)
+    weight = torch.linspace(-1, 1, 70)[:, None]
+    grads = []
+    for dtype, name in ((torch.float32, backend), (torch.float64, "reference")):
+        leaves = [tensor.to(dtype).requires_grad_() for tensor in given]
+        loss = (attention_refinement(*leaves, backend=name) * weight.to(dtype)).sum()
+        grads.append([grad.double() for grad in torch.autograd.grad(loss, leaves)])
+    torch.testing.assert_close(*grads, rtol=1e-4, atol=5e-6)
+
+
+@pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_instruction_set_and_thread_count(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = tensors(2, 3, 101, 40, 2, torch.float32)
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        for instructions in instruction_sets():
+            made = cpu.refine(*given, 4, 0.4, strategy, instructions)
+            torch.testing.assert_close(made.double(), literally(*given, 4, 0.4), rtol=0, atol=5e-6)
+
+
+def test_large_scores_do_not_overflow_and_nan_shows(backend: str) -> None:
+    query, key, values = tensors(1, 1, 40, 8, 1, torch.float32)
+    made = attention_refinement(query * 1e3, key * 1e3, values, backend=backend)
+    assert made.isfinite().all()
+    query[0, 0, 3, 0] = torch.nan
+    made = attention_refinement(query, key, values, steps=1, backend=backend)
+    assert made[0, :, 0].isnan().nonzero().tolist() == [[3]]
+
+
+@pytest.mark.parametrize("name", ["torch", CPU])
+def test_opcheck(name: str) -> None:
+    given = [tensor.requires_grad_() for tensor in tensors(2, 2, 9, 4, 1, torch.float32)]
+    torch.library.opcheck(torch.ops.lesionforge.attention_refinement, (*given, 3, 0.5, "auto", name))
+
+
+def test_compiles_as_one_graph() -> None:
+    given = [tensor.requires_grad_() for tensor in tensors(1, 2, 20, 8, 1, torch.float32)]
+    compiled = torch.compile(lambda *t: attention_refinement(*t).square().sum(), backend="aot_eager", fullgraph=True)
+    eager = attention_refinement(*given).square().sum()
+    made = torch.autograd.grad(compiled(*given), given)
+    torch.testing.assert_close(made, torch.autograd.grad(eager, given))
+
+
+def test_auto_takes_the_map_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cpu")
+    assert memory.free_bytes(device) > 1 << 20
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 4 * 1000**2)
+    assert memory.strategy_for(700, 4, torch.float32, device) == "mean_map"
+    assert memory.strategy_for(700, 1, torch.float32, device) == "matrix_free"
+    assert memory.strategy_for(1000, 4, torch.float32, device) == "matrix_free"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"key": torch.zeros(1, 2, 9, 4)}, ValueError, "key must have shape"),
+        ({"key": torch.zeros(1, 2, 8, 4).double()}, TypeError, "one floating dtype"),
+        ({"query": torch.zeros(2, 8, 4)}, ValueError, "must be \\(B, L, N, d\\)"),
+        ({"values": torch.zeros(1, 9, 1)}, ValueError, "values must be"),
+        ({"values": torch.zeros(1, 8, 1, dtype=torch.int64)}, TypeError, "floating point"),
+        ({"steps": -1}, ValueError, "steps"),
+        ({"scale": float("nan")}, ValueError, "scale"),
+        ({"strategy": "fast"}, ValueError, "strategy"),
+        ({"backend": "fast"}, BackendUnavailable, "no backend"),
+    ],
+)
+def test_errors(change: dict, error: type[Exception], words: str) -> None:
+    given = {"query": torch.zeros(1, 2, 8, 4), "key": torch.zeros(1, 2, 8, 4), "values": torch.zeros(1, 8, 1)}
+    with pytest.raises(error, match=words):
+        attention_refinement(**{**given, **change})
+
+
+def test_native_backend_refuses_float64() -> None:
+    with pytest.raises(BackendUnavailable, match=r"float64|native"):
+        attention_refinement(*tensors(1, 1, 4, 4, 1, torch.float64), backend="cpu")

@@ -61,7 +61,9 @@ Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="Processes 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")]
 Precision = Annotated[
     str | None,
-    typer.Option("--precision", help="auto, fp32 or bf16: arithmetic of networks in the chain.", show_default=False),
+    typer.Option(
+        "--precision", help="auto, fp32 or bf16: arithmetic of networks, in chain and trainings.", show_default=False
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run; the result is the same.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and create nothing.")]

@@ -174,11 +174,13 @@ def paragraphs(doc: str) -> list[str]:
 
 def _objection(rule: Any) -> str | None:
     """Return why a rule is broken, or None; whatever a plugin raises is its own breach."""
+    from ..core.errors import first_line
+
     try:
         rule.check()
     except Exception as error:  # the plugin under test may raise anything
-        text = str(error).strip().partition("\n")[0]
-        return text if isinstance(error, AssertionError) and text else f"{type(error).__name__}: {text}"
+        line = first_line(error)
+        return line if isinstance(error, AssertionError) else f"{type(error).__name__}: {line}"
     return None
 
 

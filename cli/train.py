@@ -31,6 +31,7 @@ def train(
     ] = None,
     seed: options.Seed = None,
     settings: options.Settings = None,
+    precision: options.Precision = None,
     device: options.Device = "auto",
     resume: options.Resume = False,
     dry_run: options.DryRun = False,
@@ -43,7 +44,7 @@ def train(
     lesionforge train 'segmentation(steps=300)' --data isic2018:PATH --output runs/segmenter
     """
     chosen = only_trainings(read_training(recipe), job)
-    wanted = with_settings(chosen, {"data.source": data, "seed": seed}, settings or [])
+    wanted = with_settings(chosen, {"data.source": data, "seed": seed, "precision": precision}, settings or [])
     folder = output or default_output(wanted)
     launch = Launch(wanted, folder, resume, device, 1, not no_report, quiet, as_json)
     launch.carry_out(dry_run=dry_run)

@@ -13,7 +13,7 @@ SHOWN_PROBLEMS = 20
 
 
 def verify(run: options.RunArgument, as_json: options.Json = False) -> None:
-    """Check every file of a run against its ledger; exit with 2 where something is wrong."""
+    """Check recipe, checkpoints and every file of a run against manifest and ledgers; exit with 2 where one differs."""
     from ..core.run import Run
 
     result = Run(run).verify()
@@ -25,6 +25,8 @@ def verify(run: options.RunArgument, as_json: options.Json = False) -> None:
             out.print(printable(problem), style="red", soft_wrap=True)
         if len(result.problems) > SHOWN_PROBLEMS:
             out.print(f"and {len(result.problems) - SHOWN_PROBLEMS:,} more", style="red")
+        for note in result.notes:
+            out.print(printable(note), style="dim", soft_wrap=True)
         whole = "complete" if result.complete else f"{result.expected - result.cases:,} still to make"
         found = f"{len(result.problems):,} problems" if result.problems else "everything as the ledger says"
         out.print(columns([["cases", f"{result.cases:,} of {result.expected:,}, {whole}"], ["files", found]]))

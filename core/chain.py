@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .config import PluginConfig, build_config
+from .config import PluginConfig
 from .errors import ConfigError
 from .registry import Registry, default_registry
 from .roles import STAGE_ROLES, Stage
@@ -81,14 +81,14 @@ class Chain:
         """Return the validated configuration of every stage by its key.
 
         Raises:
-            PluginError: a stage names no usable plugin.
+            PluginError: a stage names no usable plugin or extractor.
             ConfigError: a key is unknown or a value is not allowed.
         """
         registry = registry or default_registry()
         configs = {}
         for key, stage in zip(self.keys, self.stages, strict=True):
-            model = registry.find(stage.plugin, *STAGE_ROLES).plugin.Config
-            configs[key] = build_config(model, stage.values, where=f"stage {key}")
+            plugin = registry.find(stage.plugin, *STAGE_ROLES).plugin
+            configs[key] = registry.configured(plugin, stage.values, where=f"stage {key}")
         return configs
 
     def build(self, registry: Registry | None = None) -> dict[str, Stage]:
@@ -173,6 +173,8 @@ def write_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
+        if not -(2**63) <= value < 2**64:
+            raise ConfigError("a number in a recipe has at most 64 bits")
         return str(value)
     if isinstance(value, float):
         return repr(value) if math.isfinite(value) else str(value)
@@ -274,7 +276,7 @@ def read_value(written: str, *, where: str) -> Any:
     """
     try:
         document = tomllib.loads(f"value = {written}")
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # Python reads no integer of more than 4,300 digits
         document = {}
     if set(document) != {"value"}:
         raise ConfigError(f'{where}: {written!r} is no value; write numbers, true, false, [lists] or "text" in quotes')

@@ -13,6 +13,10 @@ CHECKPOINT_MARK = "checkpoint"
 Checkpoint = Annotated[str, CHECKPOINT_MARK]
 """A checkpoint folder or weights file: a path, or ``train:NAME`` for the job NAME of the same recipe. Its file hashes
 go into the run's manifest."""
+EXTRACTOR_MARK = "extractor"
+ExtractorName = Annotated[str, EXTRACTOR_MARK]
+"""The name of an extractor plugin, which must exist before any work begins."""
+LONGEST_SHOWN = 200
 
 
 class PluginConfig(BaseModel):
@@ -44,15 +48,33 @@ def _problem(model: type[PluginConfig], detail: Any) -> str:
     if detail["type"] == "missing":
         described = model.model_fields.get(str(detail["loc"][0]))
         return f"key {key!r} is required" + (f" ({described.description})" if described else "")
-    return f"{key} = {detail['input']!r}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+    if not detail["loc"]:
+        return detail["msg"].removeprefix("Value error, ")
+    return f"{key} = {_shown(detail['input'])}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        shown = repr(value)
+    except (ValueError, RecursionError):  # Python writes no integer of more than 4,300 digits
+        return f"this {type(value).__name__}"
+    return shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
 
 
 def checkpoint_fields(model: type[PluginConfig]) -> list[str]:
     """Return the names of the fields that are annotated as :data:`Checkpoint`, optional ones included."""
+    return _marked_fields(model, CHECKPOINT_MARK)
 
+
+def extractor_fields(model: type[PluginConfig]) -> list[str]:
+    """Return the names of the fields that are annotated as :data:`ExtractorName`, optional ones included."""
+    return _marked_fields(model, EXTRACTOR_MARK)
+
+
+def _marked_fields(model: type[PluginConfig], mark: str) -> list[str]:
     def marked(annotation: Any, metadata: list[Any]) -> bool:
-        if CHECKPOINT_MARK in metadata:
+        if mark in metadata:
             return True
-        return any(CHECKPOINT_MARK in getattr(part, "__metadata__", ()) for part in get_args(annotation))
+        return any(mark in getattr(part, "__metadata__", ()) for part in get_args(annotation))
 
     return [name for name, field in model.model_fields.items() if marked(field.annotation, field.metadata)]

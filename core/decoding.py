@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from .errors import DataError
+from .errors import DataError, first_line
 
 Pixels = NDArray[np.uint8]
-UNDECODABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
+UNDECODABLE = (
+    *(OSError, EOFError, SyntaxError, ValueError, IndexError, KeyError, struct.error),
+    *(UnidentifiedImageError, Image.DecompressionBombError),
+)
+"""What Pillow's decoders raise on damaged files."""
 
 
 def open_image(path: Path, mode: str) -> Image.Image:
@@ -26,7 +31,7 @@ def open_image(path: Path, mode: str) -> Image.Image:
     except FileNotFoundError:
         raise DataError(f"image file {path} does not exist") from None
     except UNDECODABLE as error:
-        raise DataError(f"image file {path} cannot be decoded: {error}; replace or remove it") from error
+        raise DataError(f"image file {path} cannot be decoded: {first_line(error)}; replace or remove it") from error
 
 
 def decode_image(image: Path | Pixels, size: int | None) -> Pixels:
@@ -66,4 +71,4 @@ def image_size(image: Path | Pixels) -> tuple[int, int]:
         with Image.open(image) as picture:
             return picture.size
     except UNDECODABLE as error:
-        raise DataError(f"image file {image} cannot be decoded: {error}") from error
+        raise DataError(f"image file {image} cannot be decoded: {first_line(error)}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, first_line
 from .guarding import guarded
 
 if TYPE_CHECKING:
@@ -60,8 +60,17 @@ def with_source(recipe: Recipe, data: str | None) -> Recipe:
 
 
 def absolute_source(spec: str) -> str:
-    """Return a data specification whose location, if it has one, is an absolute path."""
+    """Return a data specification whose location, if it has one, is an absolute path.
+
+    Raises:
+        ConfigError: the path is not UTF-8, so that no recipe could name it.
+    """
     _, _, location = _parts(spec)
     if location is None:
         return spec
-    return spec.rstrip().removesuffix(location) + str(Path(location).expanduser().absolute())
+    try:
+        path = str(Path(location).expanduser().absolute())
+        path.encode()
+    except (RuntimeError, UnicodeEncodeError) as error:  # no home folder; or a name in another encoding
+        raise ConfigError(f"data {spec!r} cannot be found again by this name: {first_line(error)}") from None
+    return spec.rstrip().removesuffix(location) + path

@@ -13,6 +13,7 @@ from .chain import Chain
 from .dataset import SPLITS
 from .errors import ConfigError
 from .loading import load_dataset, with_source
+from .places import is_free
 from .recipe import Job, Recipe
 from .registry import Registry, default_registry
 from .roles import STAGE_ROLES
@@ -107,8 +108,9 @@ def plan_run(
 
 def check_needs_no_data(recipe: Recipe, registry: Registry) -> None:
     """Raise ConfigError where a training or a stage of ``recipe`` needs real data; for recipes that name none."""
-    for job in recipe.in_order()[:1]:
-        raise ConfigError(f"training {job.name} needs real data; name some, for example --data isic2018:PATH")
+    if recipe.jobs:
+        first = recipe.in_order()[0].name
+        raise ConfigError(f"training {first} needs real data; name some, for example --data isic2018:PATH")
     chain = recipe.synthesis.chain if recipe.synthesis else Chain(())
     for key, stage in zip(chain.keys, chain.stages, strict=True):
         plugin: Any = registry.find(stage.plugin, *STAGE_ROLES).plugin
@@ -143,7 +145,7 @@ def _obstacle(recipe: Recipe, store: RunStore, *, resume: bool) -> str | None:
             recipe = replace(recipe, synthesis=replace(recipe.synthesis, precision=stored.synthesis.precision))
         same = stored.to_toml() == recipe.to_toml()
         return None if same else f"{root} was started with another recipe (see {store.recipe})"
-    if root.exists() and (not root.is_dir() or any(entry.name != ".lock" for entry in root.iterdir())):
+    if not is_free(root):
         return f"{root} is not empty and holds no run; choose another --output"
     nearest = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
     return None if os.access(nearest, os.W_OK) else f"cannot write to {root}: {nearest} is read-only"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from .chain import Chain, StageSpec, write_key, write_value
-from .config import PluginConfig, build_config, checkpoint_fields
-from .errors import ConfigError
+from .config import PluginConfig, build_config
+from .errors import ConfigError, first_line
 from .registry import Registry, default_registry
 from .seeding import SEED_LIMIT
 
@@ -40,18 +40,28 @@ class SynthesisSettings(PluginConfig):
     count: int = Field(64, ge=1, description="number of cases to make")
     batch_size: int = Field(16, ge=1, description="cases that networks see at once; part of a case's identity")
     shard_size: int = Field(64, ge=1, description="cases committed to disk at once")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of networks in the chain")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="arithmetic of networks, in the chain and in the recipe's trainings"
+    )
 
 
 @dataclass(frozen=True)
 class Synthesis:
-    """A chain with the settings it runs under, see :class:`SynthesisSettings`."""
+    """A chain with its settings, see :class:`SynthesisSettings`; raises ConfigError where one is wrong."""
 
     chain: Chain
     count: int = 64
     batch_size: int = 16
     shard_size: int = 64
     precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        for key, value in build_config(SynthesisSettings, self.settings(), where="synthesis").model_dump().items():
+            object.__setattr__(self, key, value)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings by name, as they stand in [synthesis]."""
+        return {key: getattr(self, key) for key in SynthesisSettings.model_fields}
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,7 @@ class _RecipeFile(PluginConfig):
     name: str = "recipe"
     description: str = ""
     seed: int = Field(0, ge=0, lt=SEED_LIMIT)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     data: DataSettings = Field(default_factory=lambda: DataSettings.model_validate({}))
     synthesis: SynthesisSettings | None = None
     train: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -87,6 +98,12 @@ class Recipe:
 
     Jobs that train on real data alone run first, then the chain, then jobs that train on synthetic cases. A stage or
     job refers to the checkpoint of job NAME as ``train:NAME``.
+
+    Attributes:
+        precision: arithmetic of the trainings of a recipe without a chain; a chain's own governs the trainings too.
+
+    Raises:
+        ConfigError: name, seed or precision is not allowed.
     """
 
     name: str = "recipe"
@@ -95,6 +112,16 @@ class Recipe:
     data: DataSettings = field(default_factory=lambda: DataSettings.model_validate({}))
     jobs: tuple[Job, ...] = ()
     synthesis: Synthesis | None = None
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        given = {key: getattr(self, key) for key in ("name", "description", "seed", "precision")}
+        object.__setattr__(self, "seed", build_config(_RecipeFile, given, where="recipe").seed)
+
+    @property
+    def training_precision(self) -> str:
+        """Arithmetic of networks in trainings: ``auto``, ``fp32`` or ``bf16``."""
+        return self.synthesis.precision if self.synthesis else self.precision
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
@@ -115,8 +142,8 @@ class Recipe:
         """Read a recipe from TOML text, see :meth:`load`."""
         try:
             table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{where} is no valid TOML: {error}") from None
+        except (ValueError, RecursionError) as error:  # Python reads no integer of more than 4,300 digits
+            raise ConfigError(f"{where} is no valid TOML: {first_line(error)}") from None
         read = build_config(_RecipeFile, table, where=where)
         jobs = tuple(_read_job(name, values, where) for name, values in read.train.items())
         synthesis = None
@@ -125,28 +152,37 @@ class Recipe:
             synthesis = Synthesis(chain, **(read.synthesis or SynthesisSettings.model_validate({})).model_dump())
         elif read.synthesis:
             raise ConfigError(f"{where}: [synthesis] is given but no [[stage]]")
-        recipe = cls(read.name, read.description, read.seed, read.data, jobs, synthesis)
-        recipe._check_names(where)
+        recipe = cls(read.name, read.description, read.seed, read.data, jobs, synthesis, read.precision)
+        recipe.check(where)
         return recipe
 
     def to_toml(self) -> str:
         """Return the recipe as TOML text, from which :meth:`from_toml` makes an equal recipe."""
         lines = [f"name = {write_value(self.name)}", f"description = {write_value(self.description)}"]
-        lines += [f"seed = {self.seed}", "", "[data]"]
+        lines += [f"seed = {self.seed}"]
+        lines += [f"precision = {write_value(self.precision)}"] if self.precision != "auto" else []
+        lines += ["", "[data]"]
         lines += [f"{key} = {write_value(value)}" for key, value in self.data.model_dump(exclude_none=True).items()]
         for job in self.jobs:
             lines += ["", f"[train.{write_key(job.name)}]", f"use = {write_value(job.trainer)}"]
             lines += [f"on = {write_value(list(job.on))}", *_lines(job.values)]
         if self.synthesis:
-            settings = {key: getattr(self.synthesis, key) for key in SynthesisSettings.model_fields}
-            lines += ["", "[synthesis]", *_lines(settings)]
+            lines += ["", "[synthesis]", *_lines(self.synthesis.settings())]
             for stage in self.synthesis.chain.stages:
                 lines += ["", "[[stage]]", f"use = {write_value(stage.plugin)}", *_lines(stage.values)]
         return "\n".join(lines) + "\n"
 
-    def _check_names(self, where: str) -> None:
+    def check(self, where: str = "recipe") -> None:
+        """Raise ConfigError, which begins with ``where``, where parts of the recipe do not fit together."""
         stages = self.synthesis.chain.keys if self.synthesis else ()
-        for job in self.jobs:
+        if self.synthesis and self.precision != "auto":
+            raise ConfigError(f"{where}: precision belongs into [synthesis], where it governs the trainings too")
+        for position, job in enumerate(self.jobs):
+            if not JOB_NAME.fullmatch(job.name) or job.name in ("data", "synthesis"):
+                allowed = "letters, digits, '-', '_', '+' and '.'"
+                raise ConfigError(f"{where}: [train.{job.name}]: the name becomes a folder; use {allowed}")
+            if job.name in (other.name for other in self.jobs[:position]):
+                raise ConfigError(f"{where}: {job.name!r} names two trainings; rename one")
             if job.name in stages:
                 raise ConfigError(f"{where}: {job.name!r} names both a stage and a training; rename the training")
             if job.after_synthesis and not self.synthesis:
@@ -159,17 +195,21 @@ class Recipe:
     def with_value(self, path: str, value: Any) -> Recipe:
         """Return the recipe with one value replaced, as ``--set`` does.
 
-        ``path`` is ``stage.key``, ``training.key``, ``data.key``, ``synthesis.key``, ``seed`` or ``name``.
+        ``path`` is ``stage.key``, ``training.key``, ``data.key``, ``synthesis.key``, ``seed``, ``name`` or, without a
+        chain, ``precision``.
         """
         place, _, key = path.rpartition(".")
-        if not place and key in ("seed", "name"):
-            return Recipe.from_toml(replace(self, **{key: value}).to_toml(), where=f"--set {path}")
+        if not place and key in ("seed", "name", "precision"):
+            checked = build_config(_RecipeFile, {key: value}, where=f"--set {path}")
+            changed = replace(self, **{key: getattr(checked, key)})
+            changed.check(f"--set {path}")
+            return changed
         if place == "data":
             values = {**self.data.model_dump(), key: value}
             return replace(self, data=build_config(DataSettings, values, where=f"--set {path}"))
         if place == "synthesis" and self.synthesis:
-            settings = {name: getattr(self.synthesis, name) for name in SynthesisSettings.model_fields}
-            checked = build_config(SynthesisSettings, {**settings, key: value}, where=f"--set {path}")
+            settings = {**self.synthesis.settings(), key: value}
+            checked = build_config(SynthesisSettings, settings, where=f"--set {path}")
             return replace(self, synthesis=Synthesis(self.synthesis.chain, **checked.model_dump()))
         if self.synthesis and place in self.synthesis.chain.keys:
             chain = self.synthesis.chain.with_value(place, key, value)
@@ -185,29 +225,13 @@ class Recipe:
         """Return the recipe with every plugin's defaults written out.
 
         Raises:
-            PluginError: a plugin is unknown or broken.
-            ConfigError: a value is not allowed, or ``train:NAME`` names no earlier job.
+            PluginError: a plugin or extractor is unknown or broken.
+            ConfigError: a value is not allowed, or would be lost in writing, or ``train:NAME`` names no earlier job.
+            CheckpointError: a checkpoint that can only be a local path does not exist.
         """
-        registry = registry or default_registry()
-        jobs = []
-        for job in self.jobs:
-            model = registry.find(job.trainer, "trainer").plugin.Config
-            config = build_config(model, job.values, where=f"training {job.name}")
-            earlier = {other.name for other in self.in_order()[: self.in_order().index(job)]}
-            _check_references(config, earlier, where=f"training {job.name}")
-            jobs.append(replace(job, values=config.model_dump(mode="json", exclude_none=True)))
-        synthesis = self.synthesis
-        if synthesis:
-            configs = synthesis.chain.configs(registry)
-            trained = {job.name for job in self.jobs if not job.after_synthesis}
-            for key, config in configs.items():
-                _check_references(config, trained, where=f"stage {key}")
-            stages = tuple(
-                StageSpec(stage.plugin, config.model_dump(mode="json", exclude_none=True))
-                for stage, config in zip(synthesis.chain.stages, configs.values(), strict=True)
-            )
-            synthesis = replace(synthesis, chain=Chain(stages))
-        return replace(self, jobs=tuple(jobs), synthesis=synthesis)
+        from .resolution import resolve_recipe
+
+        return resolve_recipe(self, registry or default_registry())
 
     def run(
         self,
@@ -263,8 +287,6 @@ def _used_plugin(values: Mapping[str, Any], where: str) -> str:
 
 def _read_job(name: str, values: Mapping[str, Any], where: str) -> Job:
     where = f"{where}: [train.{name}]"
-    if not JOB_NAME.fullmatch(name) or name in ("data", "synthesis"):
-        raise ConfigError(f"{where}: the name becomes a folder; use letters, digits, '-', '_', '+' and '.'")
     on = values.get("on", ["real"])
     if not isinstance(on, list) or not on or any(kind not in DATA_KINDS for kind in on):
         raise ConfigError(f'{where}: on = {on!r} must be a list of "real" and "synthetic"')
@@ -275,11 +297,3 @@ def _read_job(name: str, values: Mapping[str, Any], where: str) -> Job:
 def _read_stage(position: int, values: Mapping[str, Any], where: str) -> StageSpec:
     plugin = _used_plugin(values, f"{where}: [[stage]] number {position + 1}")
     return StageSpec(plugin, {key: value for key, value in values.items() if key != "use"})
-
-
-def _check_references(config: PluginConfig, known: set[str], *, where: str) -> None:
-    for key in checkpoint_fields(type(config)):
-        value = getattr(config, key)
-        if value is not None and value.startswith(JOB_REFERENCE) and value.removeprefix(JOB_REFERENCE) not in known:
-            listed = ", ".join(sorted(known)) or "none"
-            raise ConfigError(f"{where}: {key} = {value!r} names no training that runs before it; there are {listed}")

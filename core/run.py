@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,16 +14,19 @@ from numpy.typing import NDArray
 
 from .dataset import Dataset, Record
 from .decoding import open_image
-from .durable import file_hash
+from .durable import read_json
 from .errors import StoreError
-from .manifest import text_hash
 from .recipe import Recipe
 from .store import RunStore, read_ledger
 
 if TYPE_CHECKING:
     from .registry import Registry
+    from .verification import Verification
 
 Pixels = NDArray[np.uint8]
+MANIFEST_KEYS = {"seed", "stages", "data", "machine", "versions"}
+REJECTION_KEYS = {"kept", "by", "score", "value", "threshold"}
+STAGE_KEYS = {"key", "plugin", "config", "checkpoints", "fitted"}
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,13 @@ class Case:
         try:
             files = {column: _within(shard, name) for column, name in row["files"].items()}
             case = cls(**{name: row[name] for name in plain}, files=files)
-            case.verdict["kept"]
         except (KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"ledger of shard {shard}: a row is malformed ({error})") from None
+        numbers = type(case.index) is int and type(case.seed) is int and isinstance(case.id, str)
+        tables = all(_has(table, set()) for table in (case.scores, case.provenance, case.sha256))
+        verdict = _has(case.verdict, {"kept"}) and (case.kept or _has(case.verdict, REJECTION_KEYS))
+        if not (numbers and tables and verdict and _has(row, {"manifest"})):
+            raise StoreError(f"ledger of shard {shard}: row {case.id!r} is malformed: an entry is missing or of no use")
         return case
 
     @property
@@ -103,25 +109,6 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Verification:
-    """What :meth:`Run.verify` found: how many cases it checked, what is wrong, and whether all shards are there."""
-
-    cases: int
-    expected: int
-    problems: tuple[str, ...]
-
-    @property
-    def complete(self) -> bool:
-        """True where every case of the recipe is committed."""
-        return self.cases == self.expected
-
-    @property
-    def ok(self) -> bool:
-        """True where every committed file is what the ledger says."""
-        return not self.problems
-
-
-@dataclass(frozen=True)
 class Regenerated:
     """One case made again: its pixels by column, and whether their PNG bytes equal the stored ones."""
 
@@ -154,10 +141,17 @@ class Run:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """Configurations, checkpoint hashes, data and versions; empty before the chain has begun."""
+        """Configurations, checkpoint hashes, data and versions; empty before the chain has begun.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
         if not self.store.manifest.exists():
             return {}
-        return json.loads(self.store.manifest.read_text(encoding="utf-8"))
+        manifest = read_json(self.store.manifest)
+        if not _has(manifest, MANIFEST_KEYS) or not all(_has(stage, STAGE_KEYS) for stage in manifest["stages"]):
+            raise StoreError(f"{self.store.manifest} is damaged: it lacks entries that every manifest has")
+        return manifest
 
     def cases(self, *, kept: bool | None = None) -> Iterator[Case]:
         """Yield committed cases in order, one shard in memory at a time.
@@ -202,7 +196,7 @@ class Run:
     def metrics(self) -> dict[str, dict[str, float | None]]:
         """Return the metrics of every finished training job by its name; None for one that is not finite."""
         files = {job.name: self.store.jobs / job.name / "metrics.json" for job in self.recipe.jobs}
-        return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()}
+        return {name: read_json(file) for name, file in files.items() if file.exists()}
 
     def dataset(self, *, kept: bool = True) -> Dataset:
         """Return the run's cases as a dataset: images, masks, labels and prompts of accepted (or rejected) cases."""
@@ -227,31 +221,14 @@ class Run:
         return any(fact.get("phantom") or fact.get("plugin") == "phantom" for fact in facts)
 
     def verify(self) -> Verification:
-        """Check every committed file against its ledger row, and what the manifest says was loaded."""
-        problems: list[str] = []
-        manifest_hash = text_hash(self.store.manifest.read_text(encoding="utf-8")) if self.manifest else None
-        for stage in self.manifest.get("stages", ()):
-            problems += self._fit_problems(stage)
-        count, seen = 0, set()
-        for shard in self.store.committed():
-            for row in read_ledger(shard):
-                case = Case.from_row(row, shard)
-                count += 1
-                problems += _case_problems(case)
-                problems += [] if row["manifest"] == manifest_hash else [f"{case.id} was made under another manifest"]
-                problems += [f"{case.id} appears twice"] if case.id in seen else []
-                seen.add(case.id)
-            problems += _strangers(shard)
-        expected = self.recipe.synthesis.count if self.recipe.synthesis else 0
-        return Verification(count, expected, tuple(problems))
+        """Check all that is committed: recipe, fits and checkpoints by the manifest, every case by its ledger.
 
-    def _fit_problems(self, stage: Mapping[str, Any]) -> list[str]:
-        if stage["fitted"] is None:
-            return []
-        file = self.store.fitted / f"{stage['key']}.safetensors"
-        if not file.exists():
-            return [f"{file} is missing"]
-        return [] if file_hash(file) == stage["fitted"] else [f"{file} has changed"]
+        Raises:
+            StoreError: the manifest or a ledger cannot be read at all.
+        """
+        from .verification import verify_run
+
+        return verify_run(self)
 
     def regenerate(self, case_id: str, *, registry: Registry | None = None) -> Regenerated:
         """Make one case again from its seed, the recipe and the fitted stages, and compare it with what is stored.
@@ -261,6 +238,10 @@ class Run:
         from .shards import regenerate_case
 
         return regenerate_case(self, self.case(case_id), registry=registry)
+
+
+def _has(table: Any, keys: set[str]) -> bool:
+    return isinstance(table, dict) and keys <= table.keys()
 
 
 def _written(value: float | None) -> str:
@@ -277,19 +258,3 @@ def _within(shard: Path, name: str) -> Path:
 def open_run(path: str | Path) -> Run:
     """Return the run in folder ``path``; raises StoreError where there is none."""
     return Run(path)
-
-
-def _case_problems(case: Case) -> list[str]:
-    problems = []
-    for column, file in case.files.items():
-        if not file.is_file():
-            problems.append(f"{case.id}: {column} {file} is missing")
-        elif file_hash(file) != case.sha256.get(column):
-            problems.append(f"{case.id}: {column} {file} has changed")
-    return problems
-
-
-def _strangers(shard: Path) -> list[str]:
-    known = {shard / name for row in read_ledger(shard) for name in row["files"].values()}
-    present = {file for file in shard.rglob("*") if file.is_file() and file.name != "ledger.jsonl"}
-    return [f"{file} is in no ledger row" for file in sorted(present - known)]

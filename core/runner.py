@@ -122,8 +122,7 @@ class _Work:
 
     @property
     def _jobs(self) -> JobRunner:
-        precision = self.recipe.synthesis.precision if self.recipe.synthesis else "auto"
-        return JobRunner(self.store, self.recipe.seed, self.device, precision, self.registry)
+        return JobRunner(self.store, self.recipe.seed, self.device, self.recipe.training_precision, self.registry)
 
     def prepare(self) -> dict[str, Stage]:
         """Train on real data, fit the stages, and write the manifest; return the stages if cases are missing."""
@@ -201,7 +200,7 @@ def _needed(real: Dataset | None, job: str) -> Dataset:
     return real
 
 
-def real_data(recipe: Recipe, given: Dataset | None, registry: Registry) -> Dataset | None:
+def real_data(recipe: Recipe, given: Dataset | None, registry: Registry | None = None) -> Dataset | None:
     """Return the recipe's real data at its size with splits, or None where it names none.
 
     Data without splits are cut 70 / 10 / 20 by lesion group [ours]; ``limit`` shortens the training split.

@@ -23,6 +23,7 @@ from .batch import Batch
 from .durable import TEMPORARY_PREFIX, read_json, remove_leftovers, sync_folder, sync_tree, write_text
 from .errors import StoreError
 from .manifest import finite, text_hash
+from .places import is_free
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +58,7 @@ class RunStore:
         try:
             if self.recipe.exists():
                 self._check_same_recipe(recipe_text, resume)
-            elif self.root.exists() and any(entry.name[0] != "." for entry in self.root.iterdir()):
+            elif not is_free(self.root):
                 raise StoreError(f"{self.root} is not empty and holds no run; choose another --output")
             self.root.mkdir(parents=True, exist_ok=True)
             if not self.recipe.exists():  # before anything else, so that a folder with content is always a run

@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .dispatch import BackendUnavailable
     from .map_leakage import attention_leakage
     from .map_refinement import attention_refinement
-    from .dispatch import BackendUnavailable
     from .mask_extraction import extract_masks, otsu_threshold
     from .norm_act_conv import norm_act_conv2d
     from .seeded_noise import philox_u32, seeded_normal, seeded_uniform, stream_of

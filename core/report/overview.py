@@ -106,7 +106,7 @@ def log_events(run: Run) -> list[dict[str, Any]]:
     if not run.store.log.exists():
         return []
     events = []
-    for line in run.store.log.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in run.store.log.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             events.append(json.loads(line))
         except ValueError:

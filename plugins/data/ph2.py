@@ -39,7 +39,7 @@ def load_ph2(location: str | None, options: DataOptions) -> Dataset:
 
 def _add_diagnoses(path: Path, parts: Parts) -> None:
     """Read the table of PH2_dataset.txt, whose cells stand between double bars; legends follow below it."""
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         cells = [cell.strip() for cell in line.split("||")]
         if len(cells) <= CLINICAL_CELL or not re.fullmatch(CASE, cells[NAME_CELL]):
             continue

@@ -11,7 +11,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_utils import SCHEDULER_CONFIG_NAME
 
 from ...core.durable import new_folder, write_text
-from ...core.errors import CheckpointError
+from ...core.errors import CheckpointError, first_line
 from .schedulers import NoiseSchedule
 from .unet import DilatedUNet2D
 
@@ -69,7 +69,7 @@ def load_checkpoint(folder: Path) -> TrainedModel:
         betas = json.loads((folder / "scheduler" / SCHEDULER_CONFIG_NAME).read_text(encoding="utf-8"))
         schedule = NoiseSchedule(betas["num_train_timesteps"], betas["beta_start"], betas["beta_end"])
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise CheckpointError(f"ddpm checkpoint {folder} is damaged: {_first_line(error)}; train it again") from error
+        raise CheckpointError(f"ddpm checkpoint {folder} is damaged: {first_line(error)}; train it again") from error
     channels = {"image": 3, "joint": 4}[card.mode]
     if network.config["in_channels"] != channels or network.config["num_classes"] != len(card.classes):
         raise CheckpointError(f"ddpm checkpoint {folder}: unet/ and config.json disagree on channels or classes")
@@ -91,9 +91,5 @@ def _read_card(folder: Path) -> ModelCard:
         if card.mode not in ("image", "joint"):
             raise ValueError(f"mode is {card.mode!r}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"ddpm checkpoint {folder}: config.json is damaged: {_first_line(error)}") from error
+        raise CheckpointError(f"ddpm checkpoint {folder}: config.json is damaged: {first_line(error)}") from error
     return card
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from ...core.config import Checkpoint, PluginConfig
 from ...core.errors import ConfigError
@@ -80,6 +80,15 @@ class DDPMTrainerConfig(PluginConfig):
                 )
         return dilations
 
+    @model_validator(mode="after")
+    def _makes_a_network(self) -> Self:
+        if self.beta_start > self.beta_end:
+            raise ValueError(f"beta_start {self.beta_start} must not exceed beta_end {self.beta_end}")
+        outside = [level for level in self.attention_levels if not 1 <= level <= len(self.multipliers)]
+        if outside:
+            raise ValueError(f"attention_levels go from 1 to {len(self.multipliers)}, not {outside[0]}")
+        return self
+
 
 class DDPMTrainer(Trainer):
     """Trains the noise-prediction U-Net; AdamW, cosine-annealed rate, clipped gradient, averaged weights."""
@@ -113,6 +122,14 @@ class DDPMGeneratorConfig(PluginConfig):
     clip_sample: bool = Field(True, description="clamp the predicted clean image at every step (ours)")
     guidance_scale: float = Field(1.0, ge=0, description="classifier-free guidance; 1 for none, needs classes")
     labels: Names = Field((), description="class or classes to make; default an earlier stage's labels, else all")
+
+    @model_validator(mode="after")
+    def _of_the_scheduler(self) -> Self:
+        if self.eta and self.scheduler != "ddim":
+            raise ValueError(f"eta belongs to scheduler ddim, not {self.scheduler}")
+        if self.variance != "posterior" and self.scheduler != "ddpm":
+            raise ValueError(f"variance belongs to scheduler ddpm, not {self.scheduler}")
+        return self
 
 
 class DDPMGenerator(Generator):
@@ -182,8 +199,6 @@ class DDPMGenerator(Generator):
 
     def _check_settings(self) -> None:
         settings, classes = self.config, self._model.card.classes
-        if settings.eta and settings.scheduler != "ddim":
-            raise ConfigError(f"stage {self.context.name}: eta belongs to scheduler ddim, not {settings.scheduler}")
         if not classes and (settings.labels or settings.guidance_scale != 1.0):
             raise ConfigError(
                 f"stage {self.context.name}: labels and guidance_scale need a checkpoint trained with classes=true; "

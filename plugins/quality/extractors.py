@@ -7,7 +7,8 @@ timm and open_clip differ from model to model.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -21,12 +22,37 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...core.context import Context
+    from .backbones import OpenClipNetwork, TimmNetwork, TorchvisionNetwork
+    from .inception import InceptionNetwork
+    from .lpips_network import LpipsNetwork
 
 FID_LABEL = "FID's Inception"
 LPIPS_LABELS = {"alex": "LPIPS (AlexNet)", "vgg": "LPIPS (VGG16)"}
 
 
-class InceptionExtractor(Extractor):
+class _NetworkExtractor(Extractor):
+    """An extractor around one trained network."""
+
+    @abstractmethod
+    def _load(self, context: Context) -> Any:
+        """Return the trained network on the context's device, with ``label``, ``maps`` and ``vector``."""
+
+    def setup(self, context: Context) -> None:
+        super().setup(context)
+        self._network = self._load(context)
+
+    @property
+    def label(self) -> str:
+        return self._network.label
+
+    def feature_maps(self, images: Tensor) -> Sequence[Tensor]:
+        return self._network.maps(images)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self._network.vector(images)
+
+
+class InceptionExtractor(_NetworkExtractor):
     """The Inception network of the FID, last pooling, 2048 features (torch-fidelity's rebuild)."""
 
     name = "inception"
@@ -37,24 +63,13 @@ class InceptionExtractor(Extractor):
             None, description="file pt_inception-2015-12-05-6726825d.pth; by default looked up in torch hub's cache"
         )
 
-    def setup(self, context: Context) -> None:
-        super().setup(context)
+    def _load(self, context: Context) -> InceptionNetwork:
         from .inception import InceptionNetwork
 
-        self._network = InceptionNetwork(self.config.weights, context)
-
-    @property
-    def label(self) -> str:
-        return self._network.label
-
-    def feature_maps(self, images: Tensor) -> Sequence[Tensor]:
-        return self._network.maps(images)
-
-    def features(self, images: Tensor) -> Tensor:
-        return self._network.vector(images)
+        return InceptionNetwork(self.config.weights, context)
 
 
-class LpipsExtractor(Extractor):
+class LpipsExtractor(_NetworkExtractor):
     """AlexNet or VGG16 with the learned channel weights of LPIPS v0.1."""
 
     name = "lpips"
@@ -65,28 +80,17 @@ class LpipsExtractor(Extractor):
             None, description="torchvision's file of the backbone; by default looked up in torch hub's cache"
         )
 
-    def setup(self, context: Context) -> None:
-        super().setup(context)
+    def _load(self, context: Context) -> LpipsNetwork:
         from .lpips_network import LpipsNetwork
 
-        self._network = LpipsNetwork(self.config.model, self.config.weights, context)
-
-    @property
-    def label(self) -> str:
-        return self._network.label
+        return LpipsNetwork(self.config.model, self.config.weights, context)
 
     @property
     def channel_weights(self) -> Sequence[Tensor]:
         return self._network.channel_weights
 
-    def feature_maps(self, images: Tensor) -> Sequence[Tensor]:
-        return self._network.maps(images)
 
-    def features(self, images: Tensor) -> Tensor:
-        return self._network.vector(images)
-
-
-class TorchvisionExtractor(Extractor):
+class TorchvisionExtractor(_NetworkExtractor):
     """Any torchvision classifier by name; maps are known for its convolutional networks."""
 
     name = "torchvision"
@@ -98,24 +102,13 @@ class TorchvisionExtractor(Extractor):
         )
         size: int = Field(224, ge=32, le=1024, description="edge in pixels to which images are resized")
 
-    def setup(self, context: Context) -> None:
-        super().setup(context)
+    def _load(self, context: Context) -> TorchvisionNetwork:
         from .backbones import TorchvisionNetwork
 
-        self._network = TorchvisionNetwork(self.config.model, self.config.weights, self.config.size, context)
-
-    @property
-    def label(self) -> str:
-        return self._network.label
-
-    def feature_maps(self, images: Tensor) -> Sequence[Tensor]:
-        return self._network.maps(images)
-
-    def features(self, images: Tensor) -> Tensor:
-        return self._network.vector(images)
+        return TorchvisionNetwork(self.config.model, self.config.weights, self.config.size, context)
 
 
-class TimmExtractor(Extractor):
+class TimmExtractor(_NetworkExtractor):
     """Any timm backbone by name, with a local weights file."""
 
     name = "timm"
@@ -124,24 +117,13 @@ class TimmExtractor(Extractor):
         model: str = Field(description="name as in timm, such as vit_small_patch14_dinov2")
         weights: Checkpoint | None = Field(None, description="local file (safetensors or state dict); required")
 
-    def setup(self, context: Context) -> None:
-        super().setup(context)
+    def _load(self, context: Context) -> TimmNetwork:
         from .backbones import TimmNetwork
 
-        self._network = TimmNetwork(self.config.model, self.config.weights, context)
-
-    @property
-    def label(self) -> str:
-        return self._network.label
-
-    def feature_maps(self, images: Tensor) -> Sequence[Tensor]:
-        return self._network.maps(images)
-
-    def features(self, images: Tensor) -> Tensor:
-        return self._network.vector(images)
+        return TimmNetwork(self.config.model, self.config.weights, context)
 
 
-class OpenClipExtractor(Extractor):
+class OpenClipExtractor(_NetworkExtractor):
     """The image tower of any open_clip model by name, with a local weights file."""
 
     name = "open-clip"
@@ -150,21 +132,10 @@ class OpenClipExtractor(Extractor):
         model: str = Field(description="name as in open_clip, such as ViT-B-32")
         weights: Checkpoint | None = Field(None, description="local file (safetensors or state dict); required")
 
-    def setup(self, context: Context) -> None:
-        super().setup(context)
+    def _load(self, context: Context) -> OpenClipNetwork:
         from .backbones import OpenClipNetwork
 
-        self._network = OpenClipNetwork(self.config.model, self.config.weights, context)
-
-    @property
-    def label(self) -> str:
-        return self._network.label
-
-    def feature_maps(self, images: Tensor) -> Sequence[Tensor]:
-        return self._network.maps(images)
-
-    def features(self, images: Tensor) -> Tensor:
-        return self._network.vector(images)
+        return OpenClipNetwork(self.config.model, self.config.weights, context)
 
 
 @hookimpl

@@ -6,12 +6,13 @@ stands here instead is ours: `feature-gate` and `lpips-outlier` turn down what w
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from ...core.config import Checkpoint, PluginConfig
+from ...core.config import Checkpoint, ExtractorName, PluginConfig
 from ...core.errors import ConfigError, DataError, PluginError
 from ...core.hookspecs import hookimpl
 from ...core.roles import Filter, Plugin
@@ -71,21 +72,20 @@ class MaskQuality(Filter):
         return scored
 
 
-class FeatureGate(Filter):
-    """Rejects images whose features lie further from the real images' Gaussian than most real images do [ours].
+class _DistanceFilter(Filter):
+    """A filter that rejects images further from the real ones than a threshold fitted on those."""
 
-    Score: squared Mahalanobis distance to the real training images' Gaussian (Ledoit-Wolf covariance). Threshold: a
-    percentile of the real images' own distances, each to the Gaussian of all the others.
-    """
-
-    name = "feature-gate"
     needs_fit = True
+    _score: str
 
-    class Config(PluginConfig):
-        extractor: str = Field("inception", description="extractor plugin whose feature space is used")
-        model: str | None = Field(None, description="the extractor's model, where it has several")
-        weights: Checkpoint | None = Field(None, description="the extractor's weights: file, folder or train:NAME")
-        percentile: float = Field(95.0, gt=0, le=100, description="percentile of the real images' distances to keep")
+    @property
+    @abstractmethod
+    def measure(self) -> str:
+        """What the score measures, with the extractor's label."""
+
+    @abstractmethod
+    def distances(self, images: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+        """Return the (N,) distances of (N, 3, H, W) images under the fitted ``state``."""
 
     def setup(self, context: Context) -> None:
         super().setup(context)
@@ -94,8 +94,47 @@ class FeatureGate(Filter):
         config = self.config
         self._stage = context.name or self.name
         self._extractor = ready_extractor(config.extractor, config.model, config.weights, context, where=self._stage)
-        self._score = f"mahalanobis_{config.extractor.replace('-', '_')}"
         self._state: Mapping[str, Tensor] | None = None
+
+    def load_fit(self, state: Mapping[str, Tensor]) -> None:
+        from .real_features import check_measure
+
+        check_measure(state, self.measure, stage=self._stage)
+        self._state = {name: tensor.to(self.context.device) for name, tensor in state.items()}
+
+    def screen(self, batch: Batch) -> Batch:
+        """Return ``batch`` scored; above the fitted threshold, or not a number, is rejected."""
+        batch.require("images", stage=self._stage)
+        from .real_features import check_size
+
+        assert batch.images is not None
+        if self._state is None:
+            raise PluginError(f"stage {self._stage} has not been fitted on real images; call load_fit(fit(real)) first")
+        check_size(batch.images, self._state, stage=self._stage)
+        found = self.distances(batch.images.float(), self._state)
+        threshold = float(self._state["threshold"])
+        scored = batch.with_columns(scores={self._score: found})
+        return scored.rejected_where(~(found <= threshold), plugin=self._stage, score=self._score, threshold=threshold)
+
+
+class FeatureGate(_DistanceFilter):
+    """Rejects images whose features lie further from the real images' Gaussian than most real images do [ours].
+
+    Score: squared Mahalanobis distance to the real training images' Gaussian (Ledoit-Wolf covariance). Threshold: a
+    percentile of the real images' own distances, each to the Gaussian of all the others.
+    """
+
+    name = "feature-gate"
+
+    class Config(PluginConfig):
+        extractor: ExtractorName = Field("inception", description="extractor plugin whose feature space is used")
+        model: str | None = Field(None, description="the extractor's model, where it has several")
+        weights: Checkpoint | None = Field(None, description="the extractor's weights: file, folder or train:NAME")
+        percentile: float = Field(95.0, gt=0, le=100, description="percentile of the real images' distances to keep")
+
+    def setup(self, context: Context) -> None:
+        super().setup(context)
+        self._score = f"mahalanobis_{self.config.extractor.replace('-', '_')}"
 
     @property
     def measure(self) -> str:
@@ -118,26 +157,13 @@ class FeatureGate(Filter):
             **described(self.measure, real),
         }
 
-    def load_fit(self, state: Mapping[str, Tensor]) -> None:
-        from .real_features import check_measure
-
-        check_measure(state, self.measure, stage=self._stage)
-        self._state = {name: tensor.to(self.context.device) for name, tensor in state.items()}
-
-    def screen(self, batch: Batch) -> Batch:
-        batch.require("images", stage=self._stage)
+    def distances(self, images: Tensor, state: Mapping[str, Tensor]) -> Tensor:
         from .gaussian import mahalanobis
-        from .real_features import check_size
 
-        assert batch.images is not None
-        state = _fitted(self._state, self._stage)
-        check_size(batch.images, state, stage=self._stage)
-        features = self._extractor.features(batch.images.float())
-        found = mahalanobis(features, state["mean"], state["whitening"])
-        return _rejecting_above(batch, self._stage, self._score, found, state)
+        return mahalanobis(self._extractor.features(images), state["mean"], state["whitening"])
 
 
-class LpipsOutlier(Filter):
+class LpipsOutlier(_DistanceFilter):
     """Rejects images whose nearest real images are further away than most real images' own nearest are [ours].
 
     Score: mean perceptual distance to the nearest real training images; it may be called LPIPS only with the standard
@@ -146,10 +172,9 @@ class LpipsOutlier(Filter):
     """
 
     name = "lpips-outlier"
-    needs_fit = True
 
     class Config(PluginConfig):
-        extractor: str = Field("lpips", description="extractor plugin whose maps are compared")
+        extractor: ExtractorName = Field("lpips", description="extractor plugin whose maps are compared")
         model: str | None = Field(None, description="the extractor's model, where it has several")
         weights: Checkpoint | None = Field(None, description="the extractor's weights: file, folder or train:NAME")
         percentile: float = Field(95.0, gt=0, le=100, description="percentile of the real images' distances to keep")
@@ -161,15 +186,10 @@ class LpipsOutlier(Filter):
     def setup(self, context: Context) -> None:
         super().setup(context)
         from .extractors import LPIPS_LABELS
-        from .real_features import ready_extractor
 
-        config = self.config
-        self._stage = context.name or self.name
-        self._extractor = ready_extractor(config.extractor, config.model, config.weights, context, where=self._stage)
         self._learned = self._extractor.label in LPIPS_LABELS.values()
-        exact = self._learned and not config.map_size
-        self._score = "lpips" if exact else f"perceptual_{config.extractor.replace('-', '_')}"
-        self._state: Mapping[str, Tensor] | None = None
+        exact = self._learned and not self.config.map_size
+        self._score = "lpips" if exact else f"perceptual_{self.config.extractor.replace('-', '_')}"
 
     @property
     def measure(self) -> str:
@@ -193,22 +213,11 @@ class LpipsOutlier(Filter):
             **described(self.measure, gallery),
         }
 
-    def load_fit(self, state: Mapping[str, Tensor]) -> None:
-        from .real_features import check_measure
-
-        check_measure(state, self.measure, stage=self._stage)
-        self._state = {name: tensor.to(self.context.device) for name, tensor in state.items()}
-
-    def screen(self, batch: Batch) -> Batch:
-        batch.require("images", stage=self._stage)
+    def distances(self, images: Tensor, state: Mapping[str, Tensor]) -> Tensor:
         from .perceptual import nearest_mean, squared_distances
-        from .real_features import check_size
 
-        assert batch.images is not None
-        state = _fitted(self._state, self._stage)
-        check_size(batch.images, state, stage=self._stage)
-        found = squared_distances(self._vectors(batch.images.float()), state["gallery"], apart=True)
-        return _rejecting_above(batch, self._stage, self._score, nearest_mean(found, self.config.neighbours), state)
+        found = squared_distances(self._vectors(images), state["gallery"], apart=True)
+        return nearest_mean(found, self.config.neighbours)
 
     def _chosen(self, real: Dataset) -> Dataset:
         """Return at most ``gallery`` real images, the same ones whatever their order."""
@@ -232,19 +241,6 @@ class LpipsOutlier(Filter):
                 f"{self.config.memory_gib}; lower map_size or gallery, or raise memory_gib"
             )
         return vectors
-
-
-def _fitted(state: Mapping[str, Tensor] | None, stage: str) -> Mapping[str, Tensor]:
-    if state is None:
-        raise PluginError(f"stage {stage} has not been fitted on real images; call load_fit(fit(real)) first")
-    return state
-
-
-def _rejecting_above(batch: Batch, stage: str, score: str, values: Tensor, state: Mapping[str, Tensor]) -> Batch:
-    """Return ``batch`` with (N,) ``values`` as ``score``; above the fitted threshold, or not a number, is rejected."""
-    threshold = float(state["threshold"])
-    scored = batch.with_columns(scores={score: values})
-    return scored.rejected_where(~(values <= threshold), plugin=stage, score=score, threshold=threshold)
 
 
 @hookimpl

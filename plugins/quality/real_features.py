@@ -24,7 +24,7 @@ BATCH_SIZE = 16
 def ready_extractor(name: str, model: str | None, weights: str | None, context: Context, *, where: str) -> Extractor:
     """Return the extractor ``name``, set up in fp32; ``where`` names the stage in errors."""
     values = {key: value for key, value in (("model", model), ("weights", weights)) if value is not None}
-    extractor: Extractor = default_registry().create("extractor", name, values, where=where)
+    extractor: Extractor = (context.registry or default_registry()).create("extractor", name, values, where=where)
     extractor.setup(replace(context, precision="fp32"))
     return extractor
 

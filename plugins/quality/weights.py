@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ...core.durable import file_hash
-from ...core.errors import CheckpointError, PluginError
+from ...core.errors import CheckpointError, PluginError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -81,8 +81,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"weights {path} cannot be read as plain tensors: {reason}") from error
+        raise CheckpointError(f"weights {path} cannot be read as plain tensors: {first_line(error)}") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]

@@ -21,6 +21,7 @@ def test_a_whole_run_verifies(cli, finished):
         "cases": 6,
         "expected": 6,
         "problems": [],
+        "notes": [],
         "complete": True,
         "ok": True,
     }

@@ -201,7 +201,7 @@ def test_a_plugin_that_raises_leaves_a_run_that_can_go_on(cli, tmp_path):
         {file.relative_to(root): file.read_bytes() for file in Path(root, "shards").rglob("*") if file.is_file()}
         for root in ("a folder", "whole")
     )
-    assert resumed == whole and len(whole) == 13
+    assert resumed == whole and len(whole) == 16
 
 
 def test_debug_shows_the_traceback_of_a_plugin(cli):

@@ -57,9 +57,9 @@ def test_kept_cases_with_their_seeds(run):
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (lambda row: row.pop("verdict"), "a row is malformed"),
-        (lambda row: row["verdict"].pop("kept"), "a row is malformed"),
-        (lambda row: row.update(files=["a"]), "a row is malformed"),
+        (lambda row: row.pop("verdict"), "malformed"),
+        (lambda row: row["verdict"].pop("kept"), "malformed"),
+        (lambda row: row.update(files=["a"]), "malformed"),
         (lambda row: row["files"].update(image="../../../secret.png"), "names a file outside it"),
         (lambda row: row["files"].update(mask="/etc/passwd"), "names a file outside it"),
     ],

@@ -10,7 +10,7 @@ from torch.nn import functional
 import lesionforge as lf
 from lesionforge.core.context import Context
 from lesionforge.core.registry import Registry
-from lesionforge.plugins.quality import extractors, plugin, real_features
+from lesionforge.plugins.quality import extractors, plugin
 
 
 class Colours(lf.Extractor):
@@ -34,7 +34,7 @@ class Colours(lf.Extractor):
 
 
 @pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
+def registry() -> Registry:
     """The house's quality plugins and the test's extractor, in place of what is installed."""
     fakes = SimpleNamespace(register_plugins=lf.hookimpl(lambda: [Colours]))
     modules = {"quality": plugin, "extractors": extractors, "fakes": fakes}
@@ -47,7 +47,6 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
         ]
     )
     assert not found.broken
-    monkeypatch.setattr(real_features, "default_registry", lambda: found)
     return found
 
 
@@ -57,7 +56,7 @@ def ready(registry: Registry):
 
     def create(role: str, name: str, key: str = "", **values):
         made = registry.create(role, name, values, where=name)
-        made.setup(Context(torch.device("cpu"), name=key or name))
+        made.setup(Context(torch.device("cpu"), name=key or name, registry=registry))
         return made
 
     return create

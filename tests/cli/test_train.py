@@ -89,3 +89,11 @@ def test_bad_input_is_one_line(cli, recipe, arguments, told):
     assert result.exit_code == 2, result.output
     assert told in result.stderr and len(result.stderr.splitlines()) == 1
     assert not Path("runs").exists()
+
+
+def test_precision_governs_trainings(cli, folder_of_discs):
+    given = ["--data", folder_of_discs, "--output", "out", "--no-report", "-q"]
+    assert cli("train", "mean(steps=1)", *given, "--precision", "fp32").exit_code == 0
+    assert json.loads(Path("out/train/mean/job.json").read_text())["precision"] == "fp32"
+    assert 'precision = "fp32"' in Path("out/recipe.toml").read_text()
+    assert cli("run", "out", "--resume", "--no-report", "-q").exit_code == 0

@@ -40,7 +40,7 @@ def read_json(path: Path) -> Any:
     """Return the content of a JSON file; raises StoreError where it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .config import checkpoint_fields
 from .durable import read_json, tree_hash
 from .errors import CheckpointError
+from .places import is_local
 from .registry import Registry
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def checkpoint_hashes(plugin: Any, *, where: str) -> dict[str, str]:
     for key, path in checkpoint_paths(plugin).items():
         if path.exists():
             hashes[key] = published_hash(path)
-        elif path.is_absolute() or str(getattr(plugin.config, key)).startswith("."):
+        elif is_local(getattr(plugin.config, key)):
             raise CheckpointError(f"{where}: {key} = {str(path)!r} does not exist")
     return hashes
 

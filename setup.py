@@ -82,6 +82,7 @@ setup(
     package_data={
         "lesionforge": ["py.typed", "recipes/*.toml"],
         "lesionforge.core.report": ["*.html", "*.css", "*.js"],
+        "lesionforge.plugins.stable_diffusion": ["clip_vocabulary/*"],
     },
     ext_modules=[Extension("lesionforge._native", sources=[], optional=not native_is_required())],
     cmdclass={"build_ext": CMakeBuild},

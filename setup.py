@@ -24,6 +24,7 @@ ROOMS = ("core", "plugins", "kernels", "cli")
 # Our own plugins, registered exactly as a stranger's are: name = module that holds its hookimpls.
 PLUGINS = {
     "phantom": "plugins.data.phantom",
+    "real-masks": "plugins.data.real_masks",
     "folders": "plugins.data.folders",
     "isic": "plugins.data.isic",
     "exporters": "plugins.data.exporters",

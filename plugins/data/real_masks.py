@@ -1,4 +1,4 @@
-"""Masks of real lesions as conditions: a generator that fills masks alone, for generators that paint a lesion into one."""
+"""Masks of real lesions as conditions: a generator that fills masks alone, for others that paint lesions into them."""
 
 from __future__ import annotations
 

@@ -48,6 +48,17 @@ def constant_rate(step: int) -> float:
     return 1.0
 
 
+def cosine_rate(steps: int, warmup_steps: int) -> Callable[[int], float]:
+    """Return the factor on the base rate: linear from 0 over ``warmup_steps``, then half a cosine down to 0."""
+
+    def rate(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
+
+    return rate
+
+
 class TrainingLoop:
     """Runs optimisation steps, checkpoints them and resumes them exactly.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from ...core.dataset import Dataset
 from ...core.durable import write_bytes
 from ...core.errors import DataError, StoreError
 from ...core.seeding import case_seed, name_seed
-from ...core.training import Snapshot, TrainingLoop
+from ...core.training import Snapshot, TrainingLoop, cosine_rate
 from .checkpoint import ModelCard, TrainedModel, save_checkpoint
 from .sampling import sample
 from .schedulers import GivenNoiseDDPMScheduler, NoiseSchedule, ReverseProcess
@@ -155,17 +155,6 @@ def randomly_flipped(images: Tensor) -> Tensor:
         chosen = (torch.rand(len(images)) < 0.5).to(images.device)
         images = torch.where(chosen[:, None, None, None], images.flip(axis), images)
     return images
-
-
-def cosine_rate(steps: int, warmup_steps: int) -> Callable[[int], float]:
-    """Return the factor on the base rate: linear from 0 over ``warmup_steps``, then half a cosine down to 0."""
-
-    def rate(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / (warmup_steps + 1)
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
-
-    return rate
 
 
 class _SampleGrids:

@@ -16,11 +16,11 @@ from lesionforge.core.config import build_config
 from lesionforge.core.context import Context
 from lesionforge.core.dataset import Dataset
 from lesionforge.core.errors import ConfigError, DataError
+from lesionforge.core.training import cosine_rate
 from lesionforge.plugins.ddpm.plugin import DDPMGenerator, DDPMTrainer
 from lesionforge.plugins.ddpm.schedulers import NoiseSchedule
 from lesionforge.plugins.ddpm.training import (
     TrainingData,
-    cosine_rate,
     fresh_network,
     noise_prediction_losses,
     randomly_flipped,

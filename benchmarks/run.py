@@ -187,8 +187,9 @@ def sampling(repetitions: int) -> list[Row]:
     from lesionforge.core.context import Context, choose_precision
     from lesionforge.plugins.ddpm import blocks
     from lesionforge.plugins.ddpm.sampling import sample
-    from lesionforge.plugins.ddpm.schedulers import NoiseSchedule, ReverseProcess
     from lesionforge.plugins.ddpm.unet import DilatedUNet2D
+    from lesionforge.plugins.diffusion.schedule import NoiseSchedule
+    from lesionforge.plugins.diffusion.schedulers import ReverseProcess
 
     torch.manual_seed(0)
     network = DilatedUNet2D(width=32, attention_levels=()).eval()

@@ -12,7 +12,7 @@ from diffusers.schedulers.scheduling_utils import SCHEDULER_CONFIG_NAME
 
 from ...core.durable import new_folder, write_text
 from ...core.errors import CheckpointError, first_line
-from .schedulers import NoiseSchedule
+from ..diffusion.schedule import NoiseSchedule
 from .unet import DilatedUNet2D
 
 KIND = "ddpm"
@@ -67,7 +67,7 @@ def load_checkpoint(folder: Path) -> TrainedModel:
     try:
         network = DilatedUNet2D.from_pretrained(folder / "unet", local_files_only=True, use_safetensors=True)
         betas = json.loads((folder / "scheduler" / SCHEDULER_CONFIG_NAME).read_text(encoding="utf-8"))
-        schedule = NoiseSchedule(betas["num_train_timesteps"], betas["beta_start"], betas["beta_end"])
+        schedule = NoiseSchedule.from_config(betas)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"ddpm checkpoint {folder} is damaged: {first_line(error)}; train it again") from error
     channels = {"image": 3, "joint": 4}[card.mode]

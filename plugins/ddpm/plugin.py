@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ...core.batch import Batch
     from ...core.context import Context
     from ...core.dataset import Dataset
-    from .schedulers import ReverseProcess
+    from ..diffusion.schedulers import ReverseProcess
 
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
@@ -185,7 +185,7 @@ class DDPMGenerator(Generator):
         return batch.with_columns(images=images, masks=masks, soft_masks=soft_masks, labels=labels)
 
     def _process(self) -> ReverseProcess:
-        from .schedulers import ReverseProcess
+        from ..diffusion.schedulers import ReverseProcess
 
         settings: DDPMGeneratorConfig = self.config
         return ReverseProcess(

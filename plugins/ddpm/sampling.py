@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...core.context import Context
 from ...kernels import seeded_normal, stream_of
-from .schedulers import ReverseProcess
+from ..diffusion.schedulers import ReverseProcess
 from .unet import DilatedUNet2D
 
 

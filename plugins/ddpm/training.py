@@ -19,9 +19,10 @@ from ...core.durable import write_bytes
 from ...core.errors import DataError, StoreError
 from ...core.seeding import case_seed, name_seed
 from ...core.training import Snapshot, TrainingLoop, cosine_rate
+from ..diffusion.schedule import NoiseSchedule
+from ..diffusion.schedulers import ReverseProcess
 from .checkpoint import ModelCard, TrainedModel, save_checkpoint
 from .sampling import sample
-from .schedulers import GivenNoiseDDPMScheduler, NoiseSchedule, ReverseProcess
 from .unet import DilatedUNet2D
 
 if TYPE_CHECKING:
@@ -55,14 +56,13 @@ def train(config: DDPMTrainerConfig, dataset: Dataset, output: Path, context: Co
         ema_decay=config.ema_decay or None,
         checkpoint_every=config.checkpoint_every,
     )
-    noising = schedule.ddpm()
 
     def losses(rows: list[int], step: int) -> Mapping[str, Tensor]:
         clean = data.pixels(rows, loop.device)
         if config.flips:
             clean = randomly_flipped(clean)
         labels = data.labels(rows, loop.device, dropout=config.label_dropout)
-        return noise_prediction_losses(loop.network, noising, clean, labels)
+        return noise_prediction_losses(loop.network, schedule, clean, labels)
 
     snapshot = None
     if config.snapshot_every:
@@ -132,16 +132,16 @@ def fresh_network(config: DDPMTrainerConfig, num_classes: int, context: Context)
 
 
 def noise_prediction_losses(
-    network: nn.Module, noising: GivenNoiseDDPMScheduler, clean: Tensor, class_labels: Tensor | None
+    network: nn.Module, schedule: NoiseSchedule, clean: Tensor, class_labels: Tensor | None
 ) -> dict[str, Tensor]:
     """Return E ||eps - eps_theta(x_t, t)||^2, a mean over cases and values (paper, 3.1; Ho et al. 2020, eq. 14).
 
     Draws t uniformly and eps from torch's random state; x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps in fp32. With
     four channels the image's and the mask's shares are returned beside ``loss``, which is the mean over all four.
     """
-    timesteps = torch.randint(noising.config["num_train_timesteps"], (len(clean),), device=clean.device)
+    timesteps = torch.randint(schedule.timesteps, (len(clean),), device=clean.device)
     noise = torch.randn_like(clean)
-    noisy = noising.add_noise(clean, noise, timesteps)  # type: ignore[arg-type]
+    noisy = schedule.noised(clean, noise, timesteps)
     predicted = network(noisy, timesteps, class_labels).sample.float()
     errors = (predicted - noise).square().mean(dim=(0, 2, 3))
     if len(errors) == 3:

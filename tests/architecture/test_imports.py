@@ -16,8 +16,8 @@ ALLOWED = {
     "cli": {"cli", "core"},
 }
 PARTS = {*ALLOWED, "_native"}
-# Folders of plugins/ that several methods share.
-SHARED = {"data", "stable_diffusion"}
+# Folders of plugins/ that several methods share; each may also import those before it.
+SHARED = ("data", "diffusion", "stable_diffusion")
 # Libraries that a room may not know at all.
 FOREIGN = {"core": {"typer"}, "kernels": {"typer", "diffusers"}}
 SOURCES = sorted(path for room in ALLOWED for path in (ROOT / room).rglob("*.py"))
@@ -73,9 +73,9 @@ def objection(target: list[str], package: list[str]) -> str | None:
     if inside[0] not in ALLOWED[room]:
         return f"an arrow the house does not have: {room} -> {inside[0]}"
     if room == inside[0] == "plugins" and len(inside) > 1 and len(package) > 1:
-        if inside[1] not in {package[1], *SHARED}:
+        if inside[1] not in (package[1], *SHARED):
             return f"method {package[1]} imports method {inside[1]}"
-        if package[1] in SHARED and inside[1] != package[1]:
+        if package[1] in SHARED and inside[1] not in SHARED[: SHARED.index(package[1]) + 1]:
             return f"shared folder {package[1]} imports {inside[1]}"
     return None
 
@@ -118,6 +118,8 @@ def test_inside_the_package_imports_are_relative(path: Path) -> None:
         ("plugins.ddpm", "from .. import quality", "method ddpm imports method quality"),
         ("plugins.data", "from ..ddpm.unet import Unet", "method data imports method ddpm"),
         ("plugins.data", "from ..stable_diffusion import x", "shared folder data imports stable_diffusion"),
+        ("plugins.diffusion", "from ..stable_diffusion import x", "shared folder diffusion imports stable_diffusion"),
+        ("plugins.stable_diffusion", "from ..diffusion import x", None),
         ("plugins.ddpm", "from ..data.phantom import draw", None),
         ("plugins.ddpm", "from ...kernels import seeded_normal\nfrom .unet import Unet", None),
         ("plugins.ddpm", "from ... import __version__\nimport torch", None),

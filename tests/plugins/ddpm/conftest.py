@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lesionforge.plugins.ddpm.checkpoint import ModelCard, TrainedModel, save_checkpoint
-from lesionforge.plugins.ddpm.schedulers import NoiseSchedule
 from lesionforge.plugins.ddpm.unet import DilatedUNet2D
+from lesionforge.plugins.diffusion.schedule import NoiseSchedule
 
 TINY_SIZE = 16
 

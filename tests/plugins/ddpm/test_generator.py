@@ -12,6 +12,7 @@ from lesionforge.core.context import Context
 from lesionforge.core.errors import CheckpointError, ConfigError
 from lesionforge.kernels import seeded_normal, stream_of
 from lesionforge.plugins.ddpm.plugin import DDPMGenerator
+from lesionforge.plugins.diffusion.schedulers import ancestral
 from lesionforge.testing import contract_rules
 
 CLASSES = ("melanoma", "nevus", "seborrheic keratosis")
@@ -61,7 +62,7 @@ def test_start_noise_and_every_step_have_their_own_draws(tiny_checkpoint, tiny_n
     batch = Batch.blank(2, seed=1)
     stage = generator(tiny_checkpoint(), scheduler="ddpm", clip_sample=False)
     actual = stage.generate(batch)
-    noising, network = stage._model.schedule.ddpm(clip_sample=False), tiny_network()
+    noising, network = ancestral(stage._model.schedule, clip_sample=False), tiny_network()
     noising.set_timesteps(40)
     x = seeded_normal(batch.seeds, (3, 16, 16), step=0, stream=stream_of("ddpm"))
     with torch.no_grad():

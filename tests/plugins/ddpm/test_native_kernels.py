@@ -9,7 +9,8 @@ import torch
 from lesionforge.core.context import Context
 from lesionforge.kernels import native
 from lesionforge.plugins.ddpm.sampling import sample
-from lesionforge.plugins.ddpm.schedulers import NoiseSchedule, ReverseProcess
+from lesionforge.plugins.diffusion.schedule import NoiseSchedule
+from lesionforge.plugins.diffusion.schedulers import ReverseProcess
 
 pytestmark = pytest.mark.skipif(native.why_missing() is not None, reason="the native module is not built")
 

@@ -18,7 +18,6 @@ from lesionforge.core.dataset import Dataset
 from lesionforge.core.errors import ConfigError, DataError
 from lesionforge.core.training import cosine_rate
 from lesionforge.plugins.ddpm.plugin import DDPMGenerator, DDPMTrainer
-from lesionforge.plugins.ddpm.schedulers import NoiseSchedule
 from lesionforge.plugins.ddpm.training import (
     TrainingData,
     fresh_network,
@@ -26,6 +25,7 @@ from lesionforge.plugins.ddpm.training import (
     randomly_flipped,
     sample_grid,
 )
+from lesionforge.plugins.diffusion.schedule import NoiseSchedule
 from lesionforge.testing import contract_rules, disc_dataset
 
 TINY = {"size": 16, "width": 8, "multipliers": [1, 2], "blocks_per_level": 1, "timesteps": 100, "snapshot_every": 0}
@@ -54,7 +54,7 @@ def test_loss_is_the_literal_formula_in_float64(tiny_network):
     clean = torch.rand(5, 4, 16, 16, generator=torch.Generator().manual_seed(0)).double() * 2 - 1
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        terms = noise_prediction_losses(network, schedule.ddpm(), clean, None)
+        terms = noise_prediction_losses(network, schedule, clean, None)
         torch.manual_seed(3)
         t, eps = torch.randint(100, (5,)), torch.randn_like(clean)
     abar = torch.from_numpy(np.cumprod(1 - np.linspace(1e-4, 0.02, 100)))[t].reshape(5, 1, 1, 1)

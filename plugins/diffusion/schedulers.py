@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler, DDPMSchedulerOutput
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from torch import Tensor
 
 from ...core.errors import ConfigError
+from .schedule import NoiseSchedule
 
-DEFAULT_STEPS = {"ddim": 50, "dpm-solver++": 25, "sde-dpm-solver++": 25}
+DEFAULT_STEPS = {"ddim": 50, "pndm": 50, "dpm-solver++": 25, "sde-dpm-solver++": 25}
+SCHEDULERS = ("ddpm", *DEFAULT_STEPS)
 
 
 class GivenNoiseDDPMScheduler(DDPMScheduler):
@@ -31,7 +34,7 @@ class GivenNoiseDDPMScheduler(DDPMScheduler):
 
         With a = abar_t / abar_s and beta = 1 - a (alpha_t and beta_t where s = t - 1),
 
-            x0 = (x_t - sqrt(1 - abar_t) eps) / sqrt(abar_t), clamped if ``clip_sample``
+            x0 = (x_t - sqrt(1 - abar_t) eps) / sqrt(abar_t), clamped if ``clip_sample``; from v or as x0 likewise
             x_s = sqrt(abar_s) beta / (1 - abar_t) x0 + sqrt(a) (1 - abar_s) / (1 - abar_t) x_t + sigma z
 
         which without clamping is the paper's (x_t - beta / sqrt(1 - abar_t) eps) / sqrt(alpha_t) + sigma z. The paper
@@ -41,15 +44,15 @@ class GivenNoiseDDPMScheduler(DDPMScheduler):
         Raises:
             ValueError: no noise was given where it is needed, or an RNG was, or the configuration is of another kind.
         """
-        if self.config["prediction_type"] != "epsilon" or self.config["thresholding"]:
-            raise ValueError("this scheduler steps networks that predict noise, without dynamic thresholding")
+        if self.config["thresholding"]:
+            raise ValueError("this scheduler steps without dynamic thresholding")
         if generator is not None:
             raise ValueError("give the step's noise as variance_noise, not an RNG")
         previous = int(self.previous_timestep(timestep))
         abar = self.alphas_cumprod[timestep]
         abar_previous = self.alphas_cumprod[previous] if previous >= 0 else torch.ones_like(abar)
         alpha = abar / abar_previous
-        clean = (sample - (1 - abar).sqrt() * model_output) / abar.sqrt()
+        clean = self._clean(model_output, sample, abar)
         if self.config["clip_sample"]:
             limit = self.config["clip_sample_range"]
             clean = clean.clamp(-limit, limit)
@@ -62,6 +65,12 @@ class GivenNoiseDDPMScheduler(DDPMScheduler):
         if not return_dict:
             return mean, clean
         return DDPMSchedulerOutput(prev_sample=mean, pred_original_sample=clean)
+
+    def _clean(self, prediction: Tensor, sample: Tensor, abar: Tensor) -> Tensor:
+        kind = self.config["prediction_type"]
+        if kind == "epsilon":
+            return (sample - (1 - abar).sqrt() * prediction) / abar.sqrt()
+        return prediction if kind == "sample" else abar.sqrt() * sample - (1 - abar).sqrt() * prediction
 
     def _sigma(self, alpha: Tensor, abar: Tensor, abar_previous: Tensor) -> Tensor:
         kind = self.config["variance_type"]
@@ -82,23 +91,17 @@ class ClippedDPMSolver(DPMSolverMultistepScheduler):
         return super().convert_model_output(model_output, sample=sample).clamp(-1, 1)
 
 
-@dataclass(frozen=True)
-class NoiseSchedule:
-    """The forward process that a network was trained on: linear betas over ``timesteps`` steps."""
-
-    timesteps: int = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
-
-    def ddpm(self, *, variance_type: str = "fixed_small", clip_sample: bool = True) -> GivenNoiseDDPMScheduler:
-        """Return it as a DDPM scheduler, which is also what a checkpoint folder holds."""
-        return GivenNoiseDDPMScheduler(
-            num_train_timesteps=self.timesteps,
-            beta_start=self.beta_start,
-            beta_end=self.beta_end,
-            variance_type=variance_type,  # type: ignore[arg-type]
-            clip_sample=clip_sample,
-        )
+def ancestral(
+    schedule: NoiseSchedule, *, variance: str = "posterior", clip_sample: bool = True
+) -> GivenNoiseDDPMScheduler:
+    """Return the schedule as a DDPM scheduler, whose steps have the ``posterior`` variance or ``beta``."""
+    kind = {"posterior": "fixed_small", "beta": "fixed_large"}[variance]
+    return GivenNoiseDDPMScheduler(
+        **schedule.betas(),
+        steps_offset=schedule.steps_offset,
+        variance_type=kind,  # type: ignore[arg-type]
+        clip_sample=clip_sample,
+    )
 
 
 class ReverseProcess:
@@ -122,14 +125,16 @@ class ReverseProcess:
         """Choose the way.
 
         Args:
-            name: ``ddpm`` (ancestral, the paper's), ``ddim``, ``dpm-solver++`` or ``sde-dpm-solver++``.
-            steps: network evaluations; None means all timesteps for ``ddpm``, else 50 (DDIM) or 25.
+            name: ``ddpm`` (ancestral), ``ddim``, ``pndm`` (Liu et al. 2022, without its Runge-Kutta steps, which
+                visits one timestep more than ``steps``), ``dpm-solver++`` or ``sde-dpm-solver++``.
+            steps: network evaluations; None means all timesteps for ``ddpm``, else 50 (DDIM, PNDM) or 25.
             eta: share of DDIM's noise, 0 for none.
             variance: of the ancestral step, ``posterior`` or ``beta``.
             clip_sample: clamp the predicted clean image to [-1, 1] at every step.
 
         Raises:
-            ConfigError: more steps than the network has timesteps, or an unknown name.
+            ConfigError: more steps than the network has timesteps, an unknown name, or a way that cannot be gone with
+                this prediction or clamp.
         """
         steps = DEFAULT_STEPS.get(name, schedule.timesteps) if steps is None else steps
         if steps > schedule.timesteps:
@@ -137,35 +142,47 @@ class ReverseProcess:
                 f"num_inference_steps = {steps} is more than the {schedule.timesteps} timesteps that the network was "
                 "trained with; lower it"
             )
-        self._scheduler = _scheduler(schedule, name, variance=variance, clip_sample=clip_sample)
+        self._scheduler = _scheduler(_within(schedule, steps), name, variance=variance, clip_sample=clip_sample)
         self._eta = eta
         self._scheduler.set_timesteps(steps)
-        self.timesteps: list[int] = self._scheduler.timesteps.tolist()
+        self.timesteps: list[int] = self._scheduler.timesteps.tolist()  # type: ignore[union-attr]
         self.stochastic = name in ("ddpm", "sde-dpm-solver++") or (name == "ddim" and eta > 0)
 
-    def step(self, predicted_noise: Tensor, timestep: int, sample: Tensor, noise: Tensor | None) -> Tensor:
+    def step(self, prediction: Tensor, timestep: int, sample: Tensor, noise: Tensor | None) -> Tensor:
         """Return the sample at the next of :attr:`timesteps`; all tensors (N, C, H, W) fp32."""
         scheduler = self._scheduler
+        if isinstance(scheduler, PNDMScheduler):
+            return scheduler.step(prediction, timestep, sample, return_dict=False)[0]
         if isinstance(scheduler, GivenNoiseDDPMScheduler):
-            return scheduler.step(predicted_noise, timestep, sample, return_dict=False, variance_noise=noise)[0]
+            return scheduler.step(prediction, timestep, sample, return_dict=False, variance_noise=noise)[0]
         if isinstance(scheduler, DDIMScheduler):
             result = scheduler.step(
-                predicted_noise, timestep, sample, eta=self._eta, variance_noise=noise, return_dict=False
+                prediction, timestep, sample, eta=self._eta, variance_noise=noise, return_dict=False
             )
             return result[0]
-        return scheduler.step(predicted_noise, timestep, sample, variance_noise=noise, return_dict=False)[0]
+        return scheduler.step(prediction, timestep, sample, variance_noise=noise, return_dict=False)[0]
+
+
+def _within(schedule: NoiseSchedule, steps: int) -> NoiseSchedule:
+    """Return the schedule with an offset that leads no step beyond the last timestep."""
+    room = schedule.timesteps - 1 - (steps - 1) * (schedule.timesteps // steps)
+    return replace(schedule, steps_offset=min(schedule.steps_offset, room))
 
 
 def _scheduler(
     schedule: NoiseSchedule, name: str, *, variance: str, clip_sample: bool
-) -> GivenNoiseDDPMScheduler | DDIMScheduler | DPMSolverMultistepScheduler:
+) -> GivenNoiseDDPMScheduler | DDIMScheduler | PNDMScheduler | DPMSolverMultistepScheduler:
+    betas = {**schedule.betas(), "steps_offset": schedule.steps_offset}
     if name == "ddpm":
-        kind = {"posterior": "fixed_small", "beta": "fixed_large"}[variance]
-        return schedule.ddpm(variance_type=kind, clip_sample=clip_sample)
+        return ancestral(schedule, variance=variance, clip_sample=clip_sample)
     if name == "ddim":
-        return DDIMScheduler(schedule.timesteps, schedule.beta_start, schedule.beta_end, clip_sample=clip_sample)
+        return schedule.ddim(clip_sample=clip_sample)
+    if name == "pndm":
+        if clip_sample or schedule.prediction_type == "sample":
+            raise ConfigError("scheduler pndm neither clamps nor steps networks that predict x_0; take another")
+        return PNDMScheduler(**betas, skip_prk_steps=True, set_alpha_to_one=schedule.set_alpha_to_one)
     if name in ("dpm-solver++", "sde-dpm-solver++"):
         solver = ClippedDPMSolver if clip_sample else DPMSolverMultistepScheduler
         kind = "dpmsolver++" if name == "dpm-solver++" else "sde-dpmsolver++"
-        return solver(schedule.timesteps, schedule.beta_start, schedule.beta_end, algorithm_type=kind)
-    raise ConfigError(f"scheduler {name!r} is unknown; there are ddpm, ddim, dpm-solver++ and sde-dpm-solver++")
+        return solver(**betas, algorithm_type=kind)
+    raise ConfigError(f"scheduler {name!r} is unknown; there are {', '.join(SCHEDULERS)}")

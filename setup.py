@@ -81,7 +81,7 @@ setup(
     packages=["lesionforge"]
     + [f"lesionforge.{name}" for name in find_packages(include=[p for room in ROOMS for p in (room, f"{room}.*")])],
     package_data={
-        "lesionforge": ["py.typed", "recipes/*.toml"],
+        "lesionforge": ["py.typed", "recipes/*.toml", "checkpoints/**/*"],
         "lesionforge.core.report": ["*.html", "*.css", "*.js"],
         "lesionforge.plugins.stable_diffusion": ["clip_vocabulary/*"],
     },

@@ -11,8 +11,9 @@ from .errors import ConfigError
 
 CHECKPOINT_MARK = "checkpoint"
 Checkpoint = Annotated[str, CHECKPOINT_MARK]
-"""A checkpoint folder or weights file: a path, or ``train:NAME`` for the job NAME of the same recipe. Its file hashes
-go into the run's manifest."""
+"""A checkpoint folder or weights file: a path, ``train:NAME`` for the job NAME of the same recipe, ``builtin:NAME`` for
+one that ships with the package, or a name on the hub where the plugin loads those. Its file hashes, and the revision of
+what comes from the hub, go into the run's manifest."""
 EXTRACTOR_MARK = "extractor"
 ExtractorName = Annotated[str, EXTRACTOR_MARK]
 """The name of an extractor plugin, which must exist before any work begins."""

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 
 from .batch import TENSOR_COLUMNS, Batch
 from .chain import Chain
+from .checkpoints import BUILTIN_REFERENCE, checkpoint_path
 from .config import checkpoint_fields
 from .context import Context, choose_device, choose_precision
 from .durable import write_bytes
@@ -31,7 +32,7 @@ ROUNDING = 1e-4
 
 
 def resolve_checkpoints(values: Mapping[str, Any], plugin: type[Plugin], jobs: Path | None) -> dict[str, Any]:
-    """Return ``values`` in which ``train:NAME`` is replaced by that job's folder below ``jobs``."""
+    """Return ``values`` with ``train:NAME`` as that job's folder below ``jobs``, ``builtin:NAME`` as the package's."""
     resolved = dict(values)
     for key in checkpoint_fields(plugin.Config):
         value = resolved.get(key)
@@ -39,6 +40,8 @@ def resolve_checkpoints(values: Mapping[str, Any], plugin: type[Plugin], jobs: P
             if jobs is None:
                 raise ConfigError(f"{key} = {value!r} refers to a training, but this chain belongs to no recipe")
             resolved[key] = str(jobs / value.removeprefix(JOB_REFERENCE))
+        elif isinstance(value, str) and value.startswith(BUILTIN_REFERENCE):
+            resolved[key] = str(checkpoint_path(value))
     return resolved
 
 

@@ -18,6 +18,7 @@ from .guarding import guarded
 from .manifest import (
     canonical_json,
     checkpoint_hashes,
+    checkpoint_revisions,
     data_facts,
     differences,
     finite,
@@ -125,6 +126,7 @@ class JobRunner:
             "config": dict(job.values),
             "seed": self.seed,
             "checkpoints": checkpoint_hashes(trainer, where=f"training {job.name}"),
+            "revisions": checkpoint_revisions(trainer),
             "data": data_facts(training),
             "precision": trainer.context.precision,
             "machine": machine_facts(self.device, self.registry),

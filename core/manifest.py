@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .checkpoints import checkpoint_path, hub_revision
 from .config import checkpoint_fields
 from .durable import read_json, tree_hash
 from .errors import CheckpointError
@@ -79,6 +80,7 @@ def stage_facts(stages: Mapping[str, Stage], chain: Chain, fitted: Path, registr
                 "version": entry.version,
                 "config": dict(spec.values),
                 "checkpoints": checkpoint_hashes(stage, where=f"stage {key}"),
+                "revisions": checkpoint_revisions(stage),
                 "phantom": any(map(trained_on_phantoms, checkpoint_paths(stage).values())),
                 "fitted": tree_hash(fit) if stage.needs_fit else None,
             }
@@ -87,7 +89,7 @@ def stage_facts(stages: Mapping[str, Stage], chain: Chain, fitted: Path, registr
 
 
 def checkpoint_hashes(plugin: Any, *, where: str) -> dict[str, str]:
-    """Return the hash of every file or folder that the plugin's checkpoint fields name; hub names are kept as text.
+    """Return the hash of every file or folder that the plugin's checkpoint fields name, in the hub's cache too.
 
     Raises:
         CheckpointError: a field names a local path that does not exist.
@@ -101,10 +103,16 @@ def checkpoint_hashes(plugin: Any, *, where: str) -> dict[str, str]:
     return hashes
 
 
+def checkpoint_revisions(plugin: Any) -> dict[str, str]:
+    """Return the hub's commit of every checkpoint field whose folder is in the hub's cache."""
+    found = {key: hub_revision(path) for key, path in checkpoint_paths(plugin).items()}
+    return {key: revision for key, revision in found.items() if revision is not None}
+
+
 def checkpoint_paths(plugin: Any) -> dict[str, Path]:
-    """Return the paths, perhaps hub names, that the plugin's checkpoint fields hold."""
+    """Return where the checkpoints lie that the plugin's fields name; what is not there yet, as the name is written."""
     values = {key: getattr(plugin.config, key) for key in checkpoint_fields(type(plugin.config))}
-    return {key: Path(value) for key, value in values.items() if value is not None}
+    return {key: checkpoint_path(value) for key, value in values.items() if value is not None}
 
 
 def trained_on_phantoms(checkpoint: Path) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .chain import Chain, StageSpec
+from .checkpoints import BUILTIN_REFERENCE, checkpoint_path
 from .config import PluginConfig, build_config, checkpoint_fields
 from .errors import CheckpointError, ConfigError
 from .places import is_local
@@ -52,7 +53,7 @@ def _written(config: PluginConfig, *, where: str) -> dict[str, Any]:
 
 
 def _check_checkpoints(config: PluginConfig, trained: set[str], *, where: str) -> None:
-    """Raise an error where a checkpoint is of no training in ``trained``, or a path to nothing."""
+    """Raise an error where a checkpoint is of no training in ``trained``, does not ship, or is a path to nothing."""
     for key in checkpoint_fields(type(config)):
         value = getattr(config, key)
         if value is None:
@@ -60,5 +61,10 @@ def _check_checkpoints(config: PluginConfig, trained: set[str], *, where: str) -
         if value.startswith(JOB_REFERENCE) and value.removeprefix(JOB_REFERENCE) not in trained:
             listed = ", ".join(sorted(trained)) or "none"
             raise ConfigError(f"{where}: {key} = {value!r} names no training that runs before it; there are {listed}")
+        if value.startswith(BUILTIN_REFERENCE):
+            try:
+                checkpoint_path(value)
+            except CheckpointError as error:
+                raise CheckpointError(f"{where}: {key}: {error}") from None
         if is_local(value) and not Path(value).exists():
             raise CheckpointError(f"{where}: {key} = {value!r} does not exist")

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .batch import case_id
+from .checkpoints import checkpoint_path
 from .durable import file_hash
+from .errors import CheckpointError
 from .manifest import published_hash, text_hash
 from .recipe import JOB_REFERENCE
 from .run import Case, Run
@@ -86,7 +88,7 @@ def _checkpoint_findings(run: Run, stage: Mapping[str, Any]) -> tuple[list[str],
     for key, digest in stage["checkpoints"].items():
         value = str(stage["config"].get(key))
         own = value.startswith(JOB_REFERENCE)
-        path = run.store.jobs / value.removeprefix(JOB_REFERENCE) if own else Path(value)
+        path = run.store.jobs / value.removeprefix(JOB_REFERENCE) if own else _place(value, stage, key)
         own = own or path.resolve().is_relative_to(run.path.resolve())
         if path.exists():
             problems += [] if published_hash(path) == digest else [f"{stage['key']}: {key} {path} has changed"]
@@ -95,6 +97,15 @@ def _checkpoint_findings(run: Run, stage: Mapping[str, Any]) -> tuple[list[str],
         else:
             notes.append(f"{stage['key']}: {key} {path} is not there to check")
     return problems, notes
+
+
+def _place(name: str, stage: Mapping[str, Any], key: str) -> Path:
+    """Return where a checkpoint lies now, of the hub's revision that the stage was set up with."""
+    revision = stage.get("revisions", {}).get(key)
+    try:
+        return checkpoint_path(name if revision is None else f"{name.partition('@')[0]}@{revision}")
+    except CheckpointError:
+        return Path(name)
 
 
 def _shard_problems(

@@ -14,10 +14,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("core", "plugins", "kernels", "cli")
-# What lies in the root and belongs to the package, beside the rooms and recipes/.
+# What lies in the root and belongs to the package, beside the rooms, recipes/ and checkpoints/.
 FACE = {"__init__.py", "py.typed", "testing.py"}
 NEEDED = ("setup.py", "pyproject.toml", "CMakeLists.txt", "MANIFEST.in", "LICENSE", *FACE)
-FOLDERS = (*ROOMS, "recipes", "tests", "benchmarks", "examples", "docs")
+FOLDERS = (*ROOMS, "recipes", "checkpoints", "tests", "benchmarks", "examples", "docs")
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,7 @@ def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_every_module_and_the_package_data(checkout: Path, wheel: Path) -> None:
     modules = [path for room in ROOMS for path in (checkout / room).rglob("*.py")]
     data = [*(checkout / "recipes").glob("*.toml"), *(checkout / name for name in FACE)]
+    data += [path for path in (checkout / "checkpoints").rglob("*") if path.is_file()]
     data += (checkout / "plugins/stable_diffusion/clip_vocabulary").iterdir()
     data += [path for kind in ("html", "css", "js") for path in (checkout / "core" / "report").glob(f"*.{kind}")]
     expected = {f"lesionforge/{path.relative_to(checkout).as_posix()}" for path in (*modules, *data)}
@@ -76,7 +77,7 @@ def test_the_wheel_holds_the_native_module(wheel: Path) -> None:
 
 def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
     homes = {name.split("/")[1] for name in contents(wheel) if name.startswith("lesionforge/")}
-    assert {name for name in homes if not name.startswith("_native.")} <= {*ROOMS, *FACE, "recipes"}
+    assert {name for name in homes if not name.startswith("_native.")} <= {*ROOMS, *FACE, "recipes", "checkpoints"}
     tops = {name.split("/")[0] for name in contents(wheel)}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"lesionforge"}
     assert not [name for name in contents(wheel) if name.endswith((".cpp", ".hpp", ".cu"))]

@@ -28,6 +28,7 @@ PLUGINS = {
     "folders": "plugins.data.folders",
     "isic": "plugins.data.isic",
     "exporters": "plugins.data.exporters",
+    "captions": "plugins.captions.plugin",
     "ddpm": "plugins.ddpm.plugin",
     "segmentation": "plugins.segmentation.plugin",
     "quality": "plugins.quality.plugin",

@@ -1,0 +1,1 @@
+"""Captions of dermoscopic images: measured, or written by a vision-language model."""

@@ -1,0 +1,104 @@
+"""What lies around a lesion: hairs, a ruler, surgical ink, coloured markers and dark corners."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from .lines import dark_ridges, find_ruler, straight_lines
+
+HAIR_STRENGTH = 0.7
+"""Mean ridge along a line from which it may be a hair."""
+HAIR_DIRECTION = 2.2
+"""How many times stronger a hair must be along its direction than on the mean of all directions."""
+RULER_SCORE = 0.62
+RULER_REACH = 16
+"""Distance in pixels from a ruler's line within which no hair is counted."""
+LEAST_GROUND = 0.05
+"""Share of the image that must be left for hairs to be looked for."""
+INK = {"b": -6.0, "a": 4.0, "bluer": 15.0}
+"""Gentian violet: b* below, a* above, and b* this much below the skin's."""
+MARKER_CHROMA = 25.0
+"""How much more colourful than skin a marker is."""
+MARKER_DISTANCE = 40.0
+"""How far in CIELAB a marker is from skin, lightness left out."""
+CORNER = 0.12
+"""Radius of a corner in image edges."""
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What lies around the lesions of N images.
+
+    Attributes:
+        hair: (N,) share of the ground outside the lesion that is dark hair.
+        ruler: (N,) likeness to a ruler, 0 to 1.
+        ink: (N,) share of the image that is violet ink.
+        marker: (N,) share of the image that is a coloured marker.
+        corners: (N,) lightness of the darkest corners (the second darkest one) over that of the skin.
+    """
+
+    hair: Tensor
+    ruler: Tensor
+    ink: Tensor
+    marker: Tensor
+    corners: Tensor
+
+
+def dilated(where: Tensor, reach: int) -> Tensor:
+    """Return (N, 1, H, W) bool grown by ``reach`` pixels in each direction."""
+    return max_pool2d(where.float(), 2 * reach + 1, 1, reach) > 0.5
+
+
+def find_ink(lab: Tensor, skin: Tensor) -> Tensor:
+    """Return where (N, 3, H, W) CIELAB has the violet of surgical ink beside (N, 3) skin."""
+    a, b = lab[:, 1:2], lab[:, 2:3]
+    return (b < INK["b"]) & (a > INK["a"]) & (skin[:, 2, None, None, None] - b > INK["bluer"])
+
+
+def find_marker(lab: Tensor, skin: Tensor) -> Tensor:
+    """Return where (N, 3, H, W) CIELAB is far more colourful than, and unlike, (N, 3) skin."""
+    chroma = lab[:, 1:].norm(dim=1, keepdim=True)
+    own = skin[:, 1:].norm(dim=1)[:, None, None, None]
+    unlike = (lab[:, 1:] - skin[:, 1:, None, None]).norm(dim=1, keepdim=True)
+    return (chroma - own > MARKER_CHROMA) & (unlike > MARKER_DISTANCE)
+
+
+def measure_marks(lab: Tensor, lesion: Tensor, skin: Tensor) -> Marks:
+    """Measure (N, 3, S, S) CIELAB outside ``lesion`` (N, 1, S, S) bool, given the (N, 3) colour of skin."""
+    outside = ~lesion
+    ink, marker = find_ink(lab, skin) & outside, find_marker(lab, skin) & outside
+    marker &= ~ink
+    ridges = dark_ridges(lab[:, :1])
+    ruler = find_ruler(ridges)
+    lines, mean = straight_lines(ridges)
+    on_ruler = (ruler.distance < RULER_REACH) & (ruler.score > RULER_SCORE)[:, None, None, None]
+    ground = outside & ~on_ruler & ~dilated(ink | marker, 6)
+    hair = (lines > HAIR_STRENGTH) & (lines > HAIR_DIRECTION * mean) & (ridges > HAIR_STRENGTH) & ground
+    return Marks(
+        hair=_share(hair, ground),
+        ruler=ruler.score,
+        ink=ink.float().mean((1, 2, 3)),
+        marker=marker.float().mean((1, 2, 3)),
+        corners=_corner_lightness(lab[:, 0]) / skin[:, 0].clamp_min(1),
+    )
+
+
+def _share(part: Tensor, whole: Tensor) -> Tensor:
+    enough = whole.float().mean((1, 2, 3)) >= LEAST_GROUND
+    return torch.where(enough, part.float().mean((1, 2, 3)) / whole.float().mean((1, 2, 3)), torch.nan)
+
+
+def _corner_lightness(lightness: Tensor) -> Tensor:
+    """Return the mean L* of each image's second darkest corner."""
+    edge = lightness.shape[-1]
+    reach = int(CORNER * edge)
+    near = torch.arange(reach, device=lightness.device) + 0.5
+    quarter = (near**2 + near[:, None] ** 2) < reach**2
+    corners = [
+        lightness.flip(axes)[:, :reach, :reach][:, quarter].mean(1) for axes in ((), (1,), (2,), (1, 2))
+    ]
+    return torch.stack(corners, 1).sort(1).values[:, 1]

@@ -23,6 +23,11 @@ def _no_reservation(*tensors: Tensor) -> str | None:
     return None
 
 
+def unmeasured(*tensors: Tensor) -> str | None:
+    """The reservation of a GPU backend that may be slower than plain torch, for all that anybody knows."""
+    return "it has not been measured on a GPU and serves by name only"
+
+
 @dataclass(frozen=True)
 class Backend(Generic[P, R]):
     """One implementation of an op.

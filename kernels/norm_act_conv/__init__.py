@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..dispatch import Backend, Op
+from .. import triton_runtime
+from ..dispatch import Backend, Op, unmeasured
 from . import backends, cpu, reference
 
 __all__ = ["OPS", "norm_act_conv2d"]
@@ -35,8 +36,8 @@ def _probe(device: str) -> tuple[Any, ...]:
 _op = Op(
     "norm_act_conv2d",
     Backend("cpu", backends.on_cpu, cpu.why_not, backends.reservation),
-    Backend("triton", backends.with_triton, backends.why_not_triton, backends.unmeasured),
-    Backend("triton_conv", backends.with_triton_conv, backends.why_not_triton, backends.unmeasured),
+    Backend("triton", backends.with_triton, triton_runtime.why_not, unmeasured),
+    Backend("triton_conv", backends.with_triton_conv, triton_runtime.why_not, unmeasured),
     Backend("reference", reference.norm_act_conv2d, reference.why_not),
     probe=_probe,
 )

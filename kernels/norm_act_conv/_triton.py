@@ -5,42 +5,19 @@ Interpreted by TRITON_INTERPRET=1, compiled ahead of time for sm_80 and sm_90 (t
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from .. import triton_runtime
+from ..triton_runtime import why_not
 from .reference import layout_of
 
-triton: Any = None
-kernels: Any = None
-try:
-    triton, kernels = import_module("triton"), import_module("._triton_kernels", __package__)
-except ModuleNotFoundError as error:
-    if not (error.name or "").startswith("triton"):
-        raise
+__all__ = ["add_shift_residual_", "dilated_conv2d", "group_norm_silu", "why_not"]
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+kernels = triton_runtime.kernels_of(__name__)
 BLOCK_PIXELS, BLOCK_FLAT = 256, 1024
 # Rows, columns and depth of a tile of the implicit GEMM, and the warps that share it.
 BLOCK_M, BLOCK_N, BLOCK_K, NUM_WARPS = 64, 64, 32, 4
-
-
-def why_not(*tensors: Tensor) -> str | None:
-    if triton is None:
-        return "the package triton is not installed"
-    interpreted = triton.knobs.runtime.interpret
-    if not (interpreted or torch.cuda.is_available()):
-        return "there is no CUDA device, and TRITON_INTERPRET=1 is not set"
-    for tensor in tensors:
-        if tensor.device.type != "cuda" and not (interpreted and tensor.device.type == "cpu"):
-            return f"it works on CUDA tensors, these are on {tensor.device}"
-        if tensor.dtype not in DTYPES:
-            return f"it computes in float32, float16 and bfloat16, not {tensor.dtype}"
-    if not interpreted and torch.cuda.get_device_capability() < (8, 0):
-        return "it needs a GPU of compute capability 8.0 or newer"
-    return None
 
 
 def group_norm_silu(x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: float) -> Tensor:
@@ -52,8 +29,8 @@ def group_norm_silu(x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: fl
     if not x.numel():
         return out
     of_channel, of_pixel = (1, channels) if layout == torch.channels_last else (height * width, 1)
-    block_channels = triton.next_power_of_2(channels // groups)
-    kernels.group_norm_silu[(cases * groups,)](
+    block_channels = 1 << (channels // groups - 1).bit_length()
+    kernels().group_norm_silu[(cases * groups,)](
         x,
         gamma.contiguous(),
         beta.contiguous(),
@@ -78,7 +55,7 @@ def add_shift_residual_(y: Tensor, shift: Tensor | None, residual: Tensor | None
     if not y.numel() or (shift is None and residual is None):
         return
     _, channels, height, width = y.shape
-    kernels.add_shift_residual[(triton.cdiv(y.numel(), BLOCK_FLAT),)](
+    kernels().add_shift_residual[(-(-y.numel() // BLOCK_FLAT),)](
         y,
         y if shift is None else shift.contiguous(),
         y if residual is None else residual.contiguous(memory_format=layout),
@@ -106,8 +83,8 @@ def dilated_conv2d(
     out = torch.empty((cases, outputs, height, width), dtype=x.dtype, device=x.device, memory_format=last)
     if not out.numel():
         return out
-    grid = (triton.cdiv(cases * height * width, BLOCK_M), triton.cdiv(outputs, BLOCK_N))
-    kernels.dilated_conv2d[grid](
+    grid = (-(-cases * height * width // BLOCK_M), -(-outputs // BLOCK_N))
+    kernels().dilated_conv2d[grid](
         x,
         weight,
         out if bias is None else bias.contiguous(),

@@ -59,16 +59,6 @@ on_cpu = partial(around_convolution, "cpu")
 with_triton = partial(around_convolution, "triton")
 
 
-def why_not_triton(*tensors: Tensor) -> str | None:
-    from . import _triton
-
-    return _triton.why_not(*tensors)
-
-
-def unmeasured(*tensors: Tensor) -> str | None:
-    return "it has not been measured on a GPU and serves by name only"
-
-
 def reservation(*tensors: Tensor) -> str | None:
     if _wants_gradient(*tensors):
         return "a gradient is wanted, and the backward pass of plain torch reads what its forward pass kept"

@@ -11,16 +11,12 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from . import cpu
+from . import _triton, cpu
 from .reference import layout_of
 
 
 def _implementation(backend: str) -> ModuleType:
-    if backend == "cpu":
-        return cpu
-    from . import _triton
-
-    return _triton
+    return cpu if backend == "cpu" else _triton
 
 
 @torch.library.custom_op("lesionforge::group_norm_silu", mutates_args=())

@@ -1,26 +1,54 @@
-"""``lesionforge kernels``: which backend of which operation this machine can use, and how exact it is here."""
+"""``lesionforge kernels``: which backends of every operation this machine can use, how exact, and how fast."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from . import options
 from .output import columns, console, number, printable, write_json
+from .progress import following
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+Bench = Annotated[
+    bool,
+    typer.Option("--bench", help="Time them too, against what papers' code does and the best plain torch; 20 s or so."),
+]
 
-def kernels(as_json: options.Json = False) -> None:
+
+def kernels(bench: Bench = False, as_json: options.Json = False, quiet: options.Quiet = False) -> None:
     """List the backends of every kernel: usable or why not, and the largest error against the reference here."""
     from ..core.registry import default_registry
 
-    rows = [row for rows in default_registry().hooks.hook.kernel_diagnostics(measure=True) for row in rows]
+    hook = default_registry().hooks.hook
+    rows = _joined(hook.kernel_diagnostics(measure=True))
+    timings = _timings(hook, quiet=quiet) if bench else []
     if as_json:
-        write_json({"kernels": rows})
-    else:
-        _print_table(rows)
+        write_json({"kernels": rows, **({"timings": timings} if bench else {})})
+        return
+    _print_table(rows)
+    if bench:
+        console().print()
+        _print_timings(timings)
+
+
+def _timings(hook: Any, *, quiet: bool) -> list[Mapping[str, Any]]:
+    with following(quiet=quiet) as observers:
+
+        def progress(done: int, total: int) -> None:
+            for observer in observers:
+                observer.stage_progress(stage="timing", done=done, total=total, metrics={})
+
+        return _joined(hook.kernel_timings(progress=progress))
+
+
+def _joined(parts: Iterable[Iterable[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    """The rows of all plugins."""
+    return [row for rows in parts for row in rows]
 
 
 def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -41,3 +69,24 @@ def _state(row: Mapping[str, Any]) -> Text:
     from rich.text import Text
 
     return Text("available", style="green") if row["available"] else Text(printable(row["reason"]), style="yellow")
+
+
+def _print_timings(rows: Sequence[Mapping[str, Any]]) -> None:
+    lines: list[Sequence[object]] = []
+    for row, before in zip(rows, [None, *rows], strict=False):
+        if before is None or _measured(before) != _measured(row):
+            lines.append([row["op"], "", "", "", _measured(row)[1]])
+        name = f"  {row['contender']}{' *' if row['automatic'] else ''}"
+        faster = [_times(row["vs_reference_method"]), _times(row["vs_best_torch"])]
+        lines.append([name, f"{number(1000 * row['seconds'])} ms", *faster, row["does"]])
+    header = ("operation", "median", "vs reference method", "vs best torch", "on what, and by what")
+    console().print(columns(lines, header=header, right=(1, 2, 3)))
+    console().print("* taken by automatic choice. A ratio above 1 is faster than the baseline.", style="dim")
+
+
+def _measured(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["op"], f"{row['shape']}, {row['device']}"
+
+
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}x"

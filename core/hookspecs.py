@@ -33,6 +33,15 @@ class RegistrationHooks:
         With ``measure`` also ``max_error``, the largest error against the reference on this machine.
         """
 
+    @hookspec
+    def kernel_timings(self, progress: Callable[[int, int], None]) -> Iterable[Mapping[str, Any]]:  # type: ignore
+        """Time every op's backends against both baselines on this machine; return one row for each contender.
+
+        A row has ``op``, ``shape``, ``device``, ``contender``, ``does``, ``automatic``, ``seconds`` (median),
+        ``vs_reference_method`` and ``vs_best_torch`` (how many times faster, None for the baselines themselves).
+        ``progress`` is called with (done, total).
+        """
+
 
 class LifecycleHooks:
     """Implemented by progress bars, trackers and users' own observers; called in the process that computes."""

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ...core.durable import write_bytes, write_text
-from ...core.errors import CheckpointError
+from ...core.errors import CheckpointError, first_line
 from .config import SegmenterInfo
 from .models.registry import build_network
 
@@ -111,8 +111,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             return load_file(file)
         table = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"weights file {file} is damaged or of another kind: {reason}") from error
+        raise CheckpointError(f"weights file {file} is damaged or of another kind: {first_line(error)}") from error
     if not isinstance(table, dict) or not all(isinstance(value, Tensor) for value in table.values()):
         raise CheckpointError(f"weights file {file} holds no table of tensors; save the network's state_dict()")
     return table

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...core.context import Context
 from ...core.dataset import Dataset
 from ...core.durable import write_bytes
-from ...core.errors import ConfigError
+from ...core.errors import ConfigError, first_line
 from ...core.seeding import name_seed
 from ...core.training import Losses, Snapshot, TrainingLoop, Validation
 from .augmentation import Augmentation
@@ -124,8 +124,7 @@ def _check_input(segmenter: Segmenter, info: SegmenterInfo) -> None:
             segmenter.eval()(torch.zeros(1, 3, info.size, info.size))
     except (AssertionError, RuntimeError, ValueError) as error:
         network = f"{info.architecture} {info.encoder or ''}".strip()
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"{network} cannot take images of {info.size} pixels: {reason}") from error
+        raise ConfigError(f"{network} cannot take images of {info.size} pixels: {first_line(error)}") from error
 
 
 def make_optimizer(config: SegmentationConfig, segmenter: Segmenter) -> torch.optim.Optimizer:

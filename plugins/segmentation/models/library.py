@@ -9,7 +9,7 @@ from segmentation_models_pytorch.encoders import get_encoder_names
 from torch import Tensor, nn
 from torchvision.models import segmentation as torchvision_segmentation
 
-from ....core.errors import ConfigError
+from ....core.errors import ConfigError, first_line
 from .network import SegmentationNetwork
 
 SMP_ARCHITECTURES = {
@@ -46,8 +46,9 @@ class SmpNetwork(SegmentationNetwork):
         try:
             self.network = build(encoder_name=encoder_name, encoder_weights=None, in_channels=3, classes=1)
         except (ValueError, NotImplementedError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ConfigError(f"encoder {encoder_name!r} does not go with {architecture}: {reason}") from error
+            raise ConfigError(
+                f"encoder {encoder_name!r} does not go with {architecture}: {first_line(error)}"
+            ) from error
 
     def encoder_module(self) -> nn.Module:
         return self.network.encoder

@@ -56,7 +56,7 @@ def pipeline_case(count: int, device: str) -> Case:
         Contender("stages alone", alone, "nothing stored: no run can be faster", 1e-6, BEST_TORCH),
         Contender("lesionforge", run, "a run with its ledger", 1e-6, automatic=True),
     )
-    return Case("pipeline_overhead", f"{count} cases of {CHAIN}", contenders, alone, device)
+    return Case("pipeline_overhead", f"{count} phantoms of 64 px through mask-quality", contenders, alone, device)
 
 
 def scores_of(batch: lf.Batch) -> Tensor:

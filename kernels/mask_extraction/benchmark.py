@@ -70,7 +70,7 @@ def mask_by_scikit_image(values: NDArray[Any], size: int) -> NDArray[Any]:
     from skimage import filters, measure, morphology, transform
 
     if len(values) != size:
-        values = np.asarray(transform.resize(values, (size, size), order=1, anti_aliasing=False))
+        values = np.asarray(transform.resize(values, (size, size), order=1, mode="edge", anti_aliasing=False))
     levels = (values * 255 + 0.5).astype(np.uint8)
     radius = CLOSING // 2
     element = np.abs(np.arange(-radius, radius + 1)) <= np.array(half_widths(CLOSING))[:, None]

@@ -10,7 +10,7 @@ from . import token_attention
 
 KEYS = 77  # of a prompt
 CHOSEN = [2, 4]
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5
 
 
 def case(heads: int, tokens: int, depth: int, device: str) -> Case:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lesionforge.kernels import native
+from lesionforge.kernels import diagnostics, native
 
 
 @pytest.fixture
@@ -41,3 +41,48 @@ def test_the_table_tells_why_a_backend_is_missing(cli):
     assert row.split()[1] == "cpu" and "the native module is not built" in row
     below = next(line for line in lines[lines.index(row) :] if line.split()[0] == "reference")
     assert below.split() == ["reference", "available"]
+
+
+@pytest.fixture
+def noise_alone(monkeypatch):
+    """Seeded noise is quickly timed."""
+    monkeypatch.setattr(diagnostics, "FOLDERS", ("seeded_noise",))
+    monkeypatch.setattr(diagnostics, "BUDGET_S", 0.0)
+
+
+@pytest.mark.usefixtures("noise_alone")
+def test_bench_compares_every_backend_with_both_baselines(cli):
+    result = cli("kernels", "--bench", "--json")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    usable = {(row["op"], row["backend"]) for row in found["kernels"] if row["available"]}
+    timed = {(row["op"], row["contender"]): row for row in found["timings"]}
+    assert usable <= set(timed)
+    for op, _ in usable:
+        rows = [row for (timed_op, _), row in timed.items() if timed_op == op]
+        assert sum(row["automatic"] for row in rows) == 1
+        released = next(row for row in rows if row["baseline"] == "reference method")
+        for row in rows:
+            assert row["seconds"] > 0
+            if row is not released:
+                assert row["vs_reference_method"] == pytest.approx(released["seconds"] / row["seconds"])
+            assert (row["vs_best_torch"] is None) == (row["baseline"] == "best torch")
+
+
+@pytest.mark.usefixtures("noise_alone", "without_native")
+def test_bench_prints_a_table_below_the_first(cli):
+    result = cli("kernels", "--bench")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    header = next(line for line in lines if "vs reference method" in line)
+    assert header.split("  ")[0] == "operation" and "vs best torch" in header and "median" in header
+    below = [line.rstrip() for line in lines[lines.index(header) + 1 :]]
+    assert below[0].split(maxsplit=1) == ["philox_u32", "16 cases of 3x64x64, cpu"]
+    chosen = next(line for line in below if "*" in line)
+    assert chosen.startswith("  reference *") and chosen.endswith("lesionforge in plain torch")
+    assert " ms " in chosen and "x " in chosen
+
+
+@pytest.mark.usefixtures("noise_alone")
+def test_without_bench_nothing_is_timed(cli):
+    assert "timings" not in json.loads(cli("kernels", "--json").stdout)

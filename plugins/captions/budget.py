@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...core.errors import ConfigError, PluginError
@@ -18,14 +18,6 @@ PLACEHOLDER = re.compile(r"<[^<>\s]+>")
 CLAUSE_END = re.compile(r"(?<=[,;:.!?])\s+")
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt within the budget, and whether something was left out of it."""
-
-    text: str
-    shortened: bool
-
-
 class PromptBudget:
     """Puts a prefix before sentences and shortens them to what CLIP reads.
 
@@ -36,20 +28,23 @@ class PromptBudget:
 
     def __init__(self, prefix: str, limit: int) -> None:
         self._prefix, self.limit = prefix, limit
+        self._lock = threading.Lock()
         self._tokenizer = clip_tokenizer()
         self._tokenizer.add_tokens(list(dict.fromkeys(PLACEHOLDER.findall(prefix))))
 
-    def prefix_for(self, label: str | None, *, case: str) -> str:
-        """Return the prefix with the case's label in it.
+    def prefixes(self, batch: Batch) -> list[str]:
+        """Return each case's prefix, with its label in it where one is asked for.
 
         Raises:
-            PluginError: the prefix asks for a label and the case has none.
+            PluginError: the prefix asks for a label and a case has none.
         """
         if "{label}" not in self._prefix:
-            return self._prefix
-        if label is None:
-            raise PluginError(f"the prefix {self._prefix!r} needs a label, and case {case} has none")
-        return self._prefix.replace("{label}", label.replace("_", " "))
+            return [self._prefix] * len(batch)
+        labels = batch.labels or (None,) * len(batch)
+        missing = [case for case, label in zip(batch.ids, labels, strict=True) if label is None]
+        if missing:
+            raise PluginError(f"the prefix {self._prefix!r} needs a label, and case {missing[0]} has none")
+        return [self._prefix.replace("{label}", str(label).replace("_", " ")) for label in labels]
 
     def fits(self, prefix: str, sentence: str) -> bool:
         """True where both together keep to the limit."""
@@ -57,35 +52,39 @@ class PromptBudget:
 
     def tokens(self, prompts: Sequence[str]) -> list[int]:
         """Return how many tokens each prompt takes, start and end token included."""
-        return count_tokens(self._tokenizer, prompts)
+        with self._lock:  # several threads ask
+            return count_tokens(self._tokenizer, prompts)
 
-    def prompt(self, prefix: str, sentence: str) -> Prompt:
-        """Return prefix and sentence as one prompt, the sentence cut after a clause, or if need be after a word.
+    def shortened(self, prefix: str, sentence: str) -> str:
+        """Return the sentence, cut after a clause, or if need be after a word, until it fits beside ``prefix``.
 
         Raises:
             ConfigError: the prefix alone is too long.
         """
         sentence = " ".join(sentence.split())
-        whole = _joined(prefix, sentence)
-        if self.tokens([whole])[0] <= self.limit:
-            return Prompt(whole, shortened=False)
+        if self.fits(prefix, sentence):
+            return sentence
         for parts in (CLAUSE_END.split(sentence), sentence.split()):
-            shorter = [_joined(prefix, _closed(parts[:count])) for count in range(len(parts) - 1, 0, -1)]
-            fitting = (text for text, tokens in zip(shorter, self.tokens(shorter), strict=True) if tokens <= self.limit)
+            shorter = [_closed(parts[:count]) for count in range(len(parts) - 1, 0, -1)]
+            tokens = self.tokens([_joined(prefix, text) for text in shorter])
+            fitting = (text for text, count in zip(shorter, tokens, strict=True) if count <= self.limit)
             if found := next(fitting, None):
-                return Prompt(found, shortened=True)
-        if self.tokens([prefix])[0] > self.limit:
+                return found
+        if not self.fits(prefix, ""):
             raise ConfigError(f"the prefix {prefix!r} alone takes more than {self.limit} CLIP tokens; shorten it")
-        return Prompt(prefix, shortened=True)
+        return ""
 
+    def sentences(self, batch: Batch, sentences: Sequence[str]) -> list[str]:
+        """Return each case's sentence, shortened where need be."""
+        return [self.shortened(prefix, text) for prefix, text in zip(self.prefixes(batch), sentences, strict=True)]
 
     def fill(self, batch: Batch, sentences: Sequence[str]) -> Batch:
         """Return ``batch`` with one prompt a case; provenance has ``prompt_shortened`` where a sentence was cut."""
-        labels = batch.labels or (None,) * len(batch)
-        prefixes = [self.prefix_for(label, case=case) for label, case in zip(labels, batch.ids, strict=True)]
-        prompts = [self.prompt(prefix, text) for prefix, text in zip(prefixes, sentences, strict=True)]
-        notes = [{"prompt_shortened": True} if prompt.shortened else {} for prompt in prompts]
-        return batch.with_columns(prompts=[prompt.text for prompt in prompts], provenance=notes)
+        short = self.sentences(batch, sentences)
+        prompts = [_joined(prefix, text) for prefix, text in zip(self.prefixes(batch), short, strict=True)]
+        cut = [len(text) < len(" ".join(whole.split())) for text, whole in zip(short, sentences, strict=True)]
+        notes = [{"prompt_shortened": True} if shorter else {} for shorter in cut]
+        return batch.with_columns(prompts=prompts, provenance=notes)
 
 
 def _joined(prefix: str, sentence: str) -> str:

@@ -19,11 +19,11 @@ RULER_REACH = 16
 """Distance in pixels from a ruler's line within which no hair is counted."""
 LEAST_GROUND = 0.05
 """Share of the image that must be left for hairs to be looked for."""
-INK = {"b": -6.0, "a": 4.0, "bluer": 15.0}
-"""Gentian violet: b* below, a* above, and b* this much below the skin's."""
-MARKER_CHROMA = 25.0
-"""How much more colourful than skin a marker is."""
-MARKER_DISTANCE = 40.0
+INK = {"b": -6.0, "a": 4.0, "bluer": 15.0, "darker": 8.0}
+"""Gentian violet: b* below, a* above, and b* and L* this much below the skin's."""
+MARKER_CHROMA = 20.0
+"""How much more colourful than skin, or how much greener, a marker is."""
+MARKER_DISTANCE = 28.0
 """How far in CIELAB a marker is from skin, lightness left out."""
 CORNER = 0.12
 """Radius of a corner in image edges."""
@@ -55,8 +55,10 @@ def dilated(where: Tensor, reach: int) -> Tensor:
 
 def find_ink(lab: Tensor, skin: Tensor) -> Tensor:
     """Return where (N, 3, H, W) CIELAB has the violet of surgical ink beside (N, 3) skin."""
-    a, b = lab[:, 1:2], lab[:, 2:3]
-    return (b < INK["b"]) & (a > INK["a"]) & (skin[:, 2, None, None, None] - b > INK["bluer"])
+    lightness, a, b = lab.split(1, dim=1)
+    own_lightness, _, own_b = skin[:, :, None, None, None].unbind(1)
+    violet = (b < INK["b"]) & (a > INK["a"]) & (own_b - b > INK["bluer"])
+    return violet & (own_lightness - lightness > INK["darker"])
 
 
 def find_marker(lab: Tensor, skin: Tensor) -> Tensor:
@@ -64,7 +66,8 @@ def find_marker(lab: Tensor, skin: Tensor) -> Tensor:
     chroma = lab[:, 1:].norm(dim=1, keepdim=True)
     own = skin[:, 1:].norm(dim=1)[:, None, None, None]
     unlike = (lab[:, 1:] - skin[:, 1:, None, None]).norm(dim=1, keepdim=True)
-    return (chroma - own > MARKER_CHROMA) & (unlike > MARKER_DISTANCE)
+    greener = skin[:, 1, None, None, None] - lab[:, 1:2] > MARKER_CHROMA
+    return ((chroma - own > MARKER_CHROMA) | greener) & (unlike > MARKER_DISTANCE)
 
 
 def measure_marks(lab: Tensor, lesion: Tensor, skin: Tensor) -> Marks:

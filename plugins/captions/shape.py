@@ -1,7 +1,7 @@
 """Shape of lesions from their masks: asymmetry, elongation and irregularity of the border, a batch at a time.
 
-A mask is first drawn in a frame of its own, centred on the lesion and scaled to it, so that nothing below depends on
-where the lesion lies or how large it is.
+A mask is first drawn in a frame of its own, centred on the lesion, turned and scaled to it, so that asymmetry and
+irregularity depend neither on where the lesion lies nor on how large it is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REACH = 2.5
 BLUR = 1.5
 """Standard deviation in frame pixels (0.08 radii), below which a border's teeth are taken for the annotator's."""
 AXES = 12
-"""Pairs of perpendicular axes that are tried."""
+"""Pairs of perpendicular axes that are tried, beginning with those of the lesion's second moments."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ def measure_shape(masks: Tensor) -> Shape:
     rows, columns = weight.sum(2), weight.sum(1)
     centre = torch.stack([(columns * x).sum(1), (rows * y).sum(1)], 1)
     dx, dy = x - centre[:, :1], y - centre[:, 1:]
-    covariance = torch.einsum("nhw,nh,nw->n", weight, dy, dx)
-    elongation = _axis_ratio((columns * dx**2).sum(1), (rows * dy**2).sum(1), covariance)
-    framed = _own_frame(masks, centre, (pixels / math.pi).sqrt())
+    xx, yy, xy = (columns * dx**2).sum(1), (rows * dy**2).sum(1), torch.einsum("nhw,nh,nw->n", weight, dy, dx)
+    elongation = _axis_ratio(xx, yy, xy)
+    framed = _own_frame(masks, centre, (pixels / math.pi).sqrt(), torch.atan2(2 * xy, xx - yy) / 2)
     outer = torch.cat([lesion[:, 0], lesion[:, -1], lesion[:, 1:-1, 0], lesion[:, 1:-1, -1]], 1)
     found = Shape(
         area=pixels / (height * width),
@@ -79,12 +79,12 @@ def _axis_ratio(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
     return ((mean + difference) / (mean - difference).clamp_min(1 / 12)).sqrt()
 
 
-def _own_frame(masks: Tensor, centre: Tensor, radius: Tensor) -> Tensor:
-    """Return (N, 1, FRAME, FRAME) masks, each in its lesion's own frame."""
-    height, width = masks.shape[2:]
-    affine = masks.new_zeros(len(masks), 2, 3)
-    affine[:, 0, 0], affine[:, 1, 1] = 2 * REACH * radius / width, 2 * REACH * radius / height
-    affine[:, :, 2] = 2 * centre / centre.new_tensor([width, height]) - 1
+def _own_frame(masks: Tensor, centre: Tensor, radius: Tensor, angle: Tensor) -> Tensor:
+    """Return (N, 1, FRAME, FRAME) masks, each in its lesion's own frame, the long axis lying across."""
+    size = centre.new_tensor([masks.shape[3], masks.shape[2]])
+    turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
+    scaled = turn * (2 * REACH * radius)[:, None, None] / size[:, None]
+    affine = torch.cat([scaled, (2 * centre / size - 1)[:, :, None]], 2)
     grid = affine_grid(affine.nan_to_num(), [len(masks), 1, FRAME, FRAME], align_corners=False)
     return grid_sample(masks, grid, align_corners=False)
 

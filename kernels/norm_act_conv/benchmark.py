@@ -43,7 +43,9 @@ def case(cases: int, channels: int, edge: int, dilation: int, dtype: torch.dtype
         Contender("float32 NCHW", as_released, "eager, as released code", tolerance, REFERENCE_METHOD),
     ]
     if device == "cuda":
-        compiled = torch.no_grad()(torch.compile(by_torch, fullgraph=True))
+        # A fresh start for each case: after a few shapes torch would compile for all of them, or not at all.
+        torch.compiler.reset()
+        compiled = torch.no_grad()(torch.compile(by_torch, fullgraph=True, dynamic=False))
         contenders.append(
             Contender("torch.compile", lambda: compiled(last, dilation), "channels-last, compiled", tolerance)
         )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from functools import cache
 from pathlib import Path
 
@@ -21,11 +22,17 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory):
     return make
 
 
+@pytest.fixture(scope="session")
+def loaded_base(tiny_folder):
+    """A function that returns such a base, loaded once: leave it as it is."""
+    return cache(lambda version, prediction_type: load_base(tiny_folder(version, prediction_type)))
+
+
 @pytest.fixture
-def tiny_base(tiny_folder):
-    """A function that loads such a base anew."""
+def tiny_base(loaded_base):
+    """A function that returns such a base of one's own."""
 
-    def load(version: int = 2, prediction_type: str = "epsilon") -> StableDiffusionBase:
-        return load_base(tiny_folder(version, prediction_type))
+    def copied(version: int = 2, prediction_type: str = "epsilon") -> StableDiffusionBase:
+        return copy.deepcopy(loaded_base(version, prediction_type))
 
-    return load
+    return copied

@@ -17,7 +17,7 @@ Row = dict[str, Any]
 def run(
     benchmarks: Sequence[Benchmark[Any]], *, device: str, threads: Sequence[int], repetitions: int, quick: bool
 ) -> Iterator[list[Row]]:
-    """Yield the rows of each case as they come: those of `measure`, with benchmark and threads.
+    """Yield the rows of each case as they come: those of `measure`, with the benchmark's name.
 
     device: "cpu" or "cuda"; benchmarks that cannot run there are passed over. threads: of torch, in turn.
     Raises Disagreement where contenders make other results than they should; that case is not timed.
@@ -29,7 +29,6 @@ def run(
                 case = benchmark.case(shape, device)
                 for count in threads:
                     torch.set_num_threads(count)
-                    rows = measure(case, repetitions=repetitions)
-                    yield [{"benchmark": benchmark.name, "threads": count, **row} for row in rows]
+                    yield [{"benchmark": benchmark.name, **row} for row in measure(case, repetitions=repetitions)]
     finally:
         torch.set_num_threads(before)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
-from unittest.mock import patch
 
 import torch
 from diffusers import DDIMScheduler
@@ -14,13 +12,13 @@ from torch import Tensor
 from lesionforge.core.context import Context, choose_precision
 from lesionforge.kernels import seeded_normal, stream_of
 from lesionforge.kernels.measuring import BEST_TORCH, REFERENCE_METHOD, Case, Contender
-from lesionforge.plugins.ddpm import blocks
-from lesionforge.plugins.ddpm import sampling as sampler
+from lesionforge.plugins.ddpm.sampling import sample
 from lesionforge.plugins.ddpm.unet import DilatedUNet2D
 from lesionforge.plugins.diffusion.schedule import NoiseSchedule
 from lesionforge.plugins.diffusion.schedulers import ReverseProcess
 
 from .benchmark import Benchmark
+from .kernels_off import without_kernels
 
 STAGE = "ddpm"
 # Root mean square, by precision; bfloat16 rounds every map of every step.
@@ -45,7 +43,7 @@ def sampling_case(shape: Sampling, device: str) -> Case:
 
     def lesionforge() -> Tensor:
         process = ReverseProcess(NoiseSchedule(), "ddim", shape.steps)
-        return sampler.sample(ours, process, range(shape.cases), size=shape.size, context=context)
+        return sample(ours, process, range(shape.cases), size=shape.size, context=context)
 
     released = without_kernels(partial(diffusers_loop, network, shape, device))
     torch_only = without_kernels(lesionforge)
@@ -80,23 +78,6 @@ def random_network(width: int) -> DilatedUNet2D:
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.05)
     return network
-
-
-def without_kernels(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """The same in plain torch."""
-
-    def run() -> Tensor:
-        plain = {name: partial(function, backend="reference") for name, function in KERNELS.items()}
-        with (
-            patch.object(blocks, "norm_act_conv2d", plain["norm_act_conv2d"]),
-            patch.object(sampler, "seeded_normal", plain["seeded_normal"]),
-        ):
-            return work()
-
-    return run
-
-
-KERNELS = {"norm_act_conv2d": blocks.norm_act_conv2d, "seeded_normal": sampler.seeded_normal}
 
 
 def root_mean_square(made: Tensor, truth: Tensor) -> float:

@@ -31,7 +31,7 @@ def kernels(bench: Bench = False, as_json: options.Json = False, quiet: options.
         write_json({"kernels": rows, **({"timings": timings} if bench else {})})
         return
     _print_table(rows)
-    if bench:
+    if timings:
         console().print()
         _print_timings(timings)
 
@@ -81,7 +81,8 @@ def _print_timings(rows: Sequence[Mapping[str, Any]]) -> None:
         lines.append([name, f"{number(1000 * row['seconds'])} ms", *faster, row["does"]])
     header = ("operation", "median", "vs reference method", "vs best torch", "on what, and by what")
     console().print(columns(lines, header=header, right=(1, 2, 3)))
-    console().print("* taken by automatic choice. A ratio above 1 is faster than the baseline.", style="dim")
+    legend = f"* taken by automatic choice. Ratios above 1: faster than the baseline. Threads: {rows[0]['threads']}."
+    console().print(legend, style="dim")
 
 
 def _measured(row: Mapping[str, Any]) -> tuple[str, str]:

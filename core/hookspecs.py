@@ -37,8 +37,8 @@ class RegistrationHooks:
     def kernel_timings(self, progress: Callable[[int, int], None]) -> Iterable[Mapping[str, Any]]:  # type: ignore
         """Time every op's backends against both baselines on this machine; return one row for each contender.
 
-        A row has ``op``, ``shape``, ``device``, ``contender``, ``does``, ``automatic``, ``seconds`` (median),
-        ``vs_reference_method`` and ``vs_best_torch`` (how many times faster, None for the baselines themselves).
+        A row has ``op``, ``shape``, ``device``, ``threads``, ``contender``, ``does``, ``automatic``, ``seconds`` (the
+        median), ``vs_reference_method`` and ``vs_best_torch`` (how many times faster, None for those baselines).
         ``progress`` is called with (done, total).
         """
 

@@ -131,11 +131,13 @@ class Timing:
 def measure(case: Case, *, repetitions: int = 7, budget_s: float = math.inf) -> list[dict[str, Any]]:
     """Check a case, time it, and return a row for each contender.
 
-    op, shape, device, contender, does, baseline, automatic; seconds, fastest, slowest (median and extremes of `turns`);
-    difference from the truth (None where the numbers are others by nature); peak_bytes (None except on CUDA);
-    vs_reference_method and vs_best_torch, how many times faster than the baselines, None for themselves.
+    op, shape, device, threads (of torch), contender, does, baseline, automatic; seconds, fastest, slowest (median and
+    extremes of `turns`); difference from the truth (None where the numbers are others by nature); peak_bytes (None
+    except on CUDA); vs_reference_method and vs_best_torch, how many times faster, None for those baselines themselves.
     Raises Disagreement before anything is timed.
     """
+    import torch
+
     differences = case.check()
     timings = take_turns(case, repetitions=repetitions, budget_s=budget_s)
     as_released, at_best = times_faster(timings, REFERENCE_METHOD), times_faster(timings, BEST_TORCH)
@@ -147,6 +149,7 @@ def measure(case: Case, *, repetitions: int = 7, budget_s: float = math.inf) -> 
                 "op": case.op,
                 "shape": case.shape,
                 "device": case.device,
+                "threads": torch.get_num_threads(),
                 "contender": name,
                 "does": contender.does,
                 "baseline": contender.baseline,

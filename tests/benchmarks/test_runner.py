@@ -12,8 +12,12 @@ from matplotlib.image import imread
 from lesionforge.benchmarks import __main__ as program
 from lesionforge.benchmarks import machine
 from lesionforge.benchmarks.benchmark import Benchmark
+from lesionforge.benchmarks.kernels_off import without_kernels
 from lesionforge.benchmarks.registry import BENCHMARKS
+from lesionforge.kernels import seeded_normal
+from lesionforge.kernels.map_refinement import OPS as REFINEMENT
 from lesionforge.kernels.measuring import BEST_TORCH, REFERENCE_METHOD, Case, Contender
+from lesionforge.kernels.norm_act_conv import OPS
 
 # Whole processes that import torch and diffusers take too long for a test.
 NAMES = [name for name in BENCHMARKS if name != "startup"]
@@ -121,3 +125,10 @@ def test_the_machine_is_described() -> None:
     found = machine.describe()
     assert found["cores"] >= 1 and found["processor"] and found["date"].count("-") == 2
     assert machine.in_words({"gpu": None, "wait_policy": "passive", "load": 0.5}) == "wait policy passive, load 0.5"
+
+
+def test_kernels_are_off_where_the_benchmark_says_so() -> None:
+    chosen = without_kernels(lambda: (OPS[0].choose("auto").name, REFINEMENT[0].choose("cpu").name))
+    assert chosen() == ("reference", "torch")
+    noise = without_kernels(lambda: seeded_normal([1, 2], (3,)))()
+    assert noise.equal(seeded_normal([1, 2], (3,), backend="reference"))

@@ -152,3 +152,23 @@ def test_backends_become_contenders_if_they_can_serve() -> None:
         ("reference", "reference", BEST_TORCH, False),
     ]
     assert [one.name for one in backends_of(op, call, torch.zeros(3), tolerance=0.5)] == ["reference"]
+
+
+def test_on_cuda_work_is_waited_for_and_its_memory_is_told(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    queued: list[float] = []
+
+    def synchronize() -> None:
+        clock.now += sum(queued)
+        queued.clear()
+
+    def launch() -> torch.Tensor:
+        queued.append(2.0)
+        return torch.zeros(1)
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 100)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 150)
+    work = Contender("queued", launch, "a test")
+    (row,) = measure(Case("op", "one number", (work,), lambda: torch.zeros(1), "cuda"), repetitions=2)
+    assert (row["fastest"], row["slowest"], row["peak_bytes"]) == (2.0, 2.0, 50)

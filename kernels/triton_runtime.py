@@ -34,8 +34,10 @@ def why_not(*tensors: Tensor) -> str | None:
     for tensor in tensors:
         if tensor.device.type != "cuda" and not (interpreted and tensor.device.type == "cpu"):
             return f"it works on CUDA tensors, these are on {tensor.device}"
-        if tensor.dtype not in DTYPES:
+        if tensor.is_floating_point() and tensor.dtype not in DTYPES:
             return f"it computes in float32, float16 and bfloat16, not {tensor.dtype}"
+        if interpreted and tensor.dtype == torch.bfloat16:
+            return "Triton's interpreter multiplies bfloat16 wrongly"
     if not interpreted and torch.cuda.get_device_capability(tensors[0].device if tensors else None) < (8, 0):
         return "it needs a GPU of compute capability 8.0 or newer"
     return None

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .. import attention_inputs
-from ..dispatch import Backend, Op
-from . import blocked, cpu, reference
+from ..dispatch import Backend, Op, unmeasured
+from . import _triton, blocked, cpu, reference
 
 __all__ = ["OPS", "attention_leakage"]
 
@@ -27,6 +27,7 @@ def _probe(device: str) -> tuple[Tensor, Tensor, Tensor, bool, float]:
 
 _sums = Op(
     "attention_leakage",
+    Backend("triton", _triton.row_sums, _triton.why_not, unmeasured),
     Backend("cpu", cpu.row_sums, cpu.why_not),
     Backend("torch", blocked.row_sums, blocked.why_not),
     Backend("reference", reference.row_sums, reference.why_not),
@@ -51,7 +52,7 @@ def attention_leakage(
     regions: "mask" for rows in M leaking outside; "both" adds a second column, rows outside M leaking into M, divided
     by sum(M). reduction over the region's rows: "mean", or "sum" as the paper writes it. An empty or full mask leaks 0.
     scale: factor on the scores, 1 / sqrt(d) if None. Everything narrower than float64 is computed in float32, under
-    autocast too. Differentiable once in query and key. backend: "reference", "torch", "cpu", or "auto".
+    autocast too. Differentiable once in query and key. backend: "reference", "torch", "cpu", "triton", or "auto".
 
     Raises TypeError or ValueError for other tensors or settings, BackendUnavailable if `backend` cannot serve.
     Source: Chen et al., DiDGen, layout guidance; the second column is the skin term of the two-sided loss.
@@ -99,14 +100,15 @@ def _op(
     query: Tensor, key: Tensor, mask: Tensor, two_sided: bool, scale: float, backend: str, gradients: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     # Chosen here and not by the caller, since a compiled graph cannot look for a native module.
-    run = _sums.choose(backend, query, key).run
+    chosen = _sums.choose(backend, query, key)
     dtype = attention_inputs.computing_dtype(query.dtype)
     shape = query.shape if gradients else (0,)
     of_query = torch.zeros(shape, dtype=dtype, device=query.device)
     of_key = torch.zeros((1 + two_sided, *shape), dtype=dtype, device=query.device)
     with attention_inputs.without_autocast(query.device):
         outputs = (of_query, of_key) if gradients else (None, None)
-        sums = run(query.to(dtype), key.to(dtype), mask, two_sided, scale, *outputs)
+        inputs = (query, key) if chosen.name == "cpu" else (query.to(dtype), key.to(dtype))
+        sums = chosen.run(*inputs, mask, two_sided, scale, *outputs)
     return sums, of_query.to(query.dtype), of_key.to(query.dtype)
 
 
@@ -126,16 +128,21 @@ def _(
 def _keep(ctx, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
     _, of_query, of_key = output
     ctx.mark_non_differentiable(of_query, of_key)
+    ctx.set_materialize_grads(False)  # of these two: they are as large as the inputs
     ctx.save_for_backward(inputs[2], of_query, of_key)
 
 
 @once_differentiable
-def _backward(ctx, grad: Tensor, *_unused: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx, grad: Tensor | None, *_unused: None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 7
     mask, of_query, of_key = ctx.saved_tensors
     by_row = torch.where(mask.bool(), grad[:, :1], grad[:, -1:]) if grad.shape[1] == 2 else grad
-    by_column = grad.mT[:, :, None, None, None]
+    by_column = grad.T[:, :, None, None, None]
     query = (of_query * by_row[:, None, :, None]).to(of_query.dtype)
-    key = (of_key * by_column).sum(0)
+    key = of_key[0] * by_column[0]
+    if len(of_key) == 2:
+        key = key + of_key[1] * by_column[1]
     return query, key.to(of_key.dtype), None, None, None, None, None
 
 

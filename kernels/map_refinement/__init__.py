@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from .. import attention_inputs
-from ..dispatch import Backend, Op
-from . import blocked, cpu, memory, reference
+from ..dispatch import Backend, Op, unmeasured
+from . import _triton, blocked, cpu, memory, reference
 
 __all__ = ["OPS", "attention_refinement"]
 
@@ -28,6 +28,7 @@ def _probe(device: str) -> tuple[Tensor, Tensor, Tensor, int, float, str]:
 
 _refine = Op(
     "attention_refinement",
+    Backend("triton", _triton.refine, _triton.why_not, unmeasured),
     Backend("cpu", cpu.refine, cpu.why_not),
     Backend("torch", blocked.refine, blocked.why_not),
     Backend("reference", reference.refine, reference.why_not),
@@ -55,7 +56,7 @@ def attention_refinement(
 
     strategy: "matrix_free", "mean_map", or "auto": the mean map if there are two steps or more and it fits in half of
     the memory that is free; the two differ by rounding (error below 5e-6 for values in [0, 1]), so name one where the
-    bits matter. backend: "reference" (every map, autograd through them), "torch", "cpu", or "auto".
+    bits matter. backend: "reference" (every map, autograd through them), "torch", "cpu", "triton", or "auto".
 
     Raises TypeError or ValueError for other tensors or settings, BackendUnavailable if `backend` cannot serve.
     Source: Chen et al., DiDGen, section on mask generation; the power is of the matrix.
@@ -85,14 +86,15 @@ def _literally(query: Tensor, key: Tensor, values: Tensor, steps: int, scale: fl
 @torch.library.custom_op("lesionforge::attention_refinement", mutates_args=())
 def _op(query: Tensor, key: Tensor, values: Tensor, steps: int, scale: float, strategy: str, backend: str) -> Tensor:
     # Chosen here and not by the caller, since a compiled graph cannot look for a native module.
-    run = _refine.choose(backend, query, key, values).run
+    chosen = _refine.choose(backend, query, key, values)
     dtype = attention_inputs.computing_dtype(torch.promote_types(query.dtype, values.dtype))
     if values.numel() == 0 or steps == 0:
         return values.clone(memory_format=torch.contiguous_format)
     if strategy == "auto":
         strategy = memory.strategy_for(query.shape[2], steps, dtype, query.device)
     with attention_inputs.without_autocast(query.device):
-        return run(query.to(dtype), key.to(dtype), values.to(dtype), steps, scale, strategy).to(values.dtype)
+        inputs = (query, key) if chosen.name == "cpu" else (query.to(dtype), key.to(dtype))
+        return chosen.run(*inputs, values.to(dtype), steps, scale, strategy).to(values.dtype)
 
 
 @_op.register_fake

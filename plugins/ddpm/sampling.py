@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...core.context import Context
-from ...kernels import seeded_normal, stream_of
+from ..diffusion.noise import CaseNoise
 from ..diffusion.schedulers import ReverseProcess
 from .unet import DilatedUNet2D
 
@@ -38,15 +38,8 @@ def sample(
         guidance_scale: w in eps_none + w (eps_class - eps_none); 1 means the class-conditional prediction alone.
         progress: called with (steps done, steps).
     """
-    device, layout = context.device, torch.channels_last
-    keys = torch.tensor(list(seeds), dtype=torch.uint64).view(torch.int64).to(device)
-    shape = (network.config["in_channels"], size, size)
-    number = stream_of(context.name if stream is None else stream)
-
-    def noise(step: int) -> Tensor:
-        return seeded_normal(keys, shape, step=step, stream=number, device=device).contiguous(memory_format=layout)
-
-    labels = None if class_labels is None else torch.tensor(list(class_labels), device=device)
+    noise = CaseNoise(seeds, (network.config["in_channels"], size, size), context, stream=stream)
+    labels = None if class_labels is None else torch.tensor(list(class_labels), device=context.device)
     x = noise(0)
     # One autocast region for the whole loop: it casts the weights once.
     with context.autocast():

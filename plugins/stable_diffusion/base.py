@@ -73,6 +73,11 @@ class StableDiffusionBase:
         self.text_encoder.to(device)  # type: ignore[arg-type]
         return self
 
+    def compiled(self, backend: str = "inductor") -> Self:
+        """Compile the U-Net in place with ``torch.compile``, on its first pass, and return this base."""
+        self.unet.compile(backend=backend)
+        return self
+
 
 def load_base(where: str | Path) -> StableDiffusionBase:
     """Load a base in fp32 on the CPU.

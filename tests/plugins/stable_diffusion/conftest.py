@@ -5,6 +5,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
+from diffusers import UNet2DConditionModel
 
 from lesionforge.plugins.stable_diffusion.base import StableDiffusionBase, load_base
 from lesionforge.plugins.stable_diffusion.tiny import tiny_stable_diffusion
@@ -36,3 +38,20 @@ def tiny_base(loaded_base):
         return copy.deepcopy(loaded_base(version, prediction_type))
 
     return copied
+
+
+@pytest.fixture
+def small_unet() -> UNet2DConditionModel:
+    """Two levels with one attention block each, which compiles in seconds."""
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        mid_block_type=None,
+        layers_per_block=1,
+        norm_num_groups=4,
+        cross_attention_dim=32,
+        attention_head_dim=2,
+    )

@@ -256,23 +256,6 @@ def test_adapted_projections_are_recorded_as_they_are(unet, wrapped):
     torch.testing.assert_close(gradient(network, stop=True), gradient(network), rtol=0, atol=0)
 
 
-@pytest.fixture
-def small_unet() -> UNet2DConditionModel:
-    """Two levels with one attention block each, which compiles in seconds."""
-    torch.manual_seed(0)
-    return UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        mid_block_type=None,
-        layers_per_block=1,
-        norm_num_groups=4,
-        cross_attention_dim=32,
-        attention_head_dim=2,
-    )
-
-
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_compiled_unet_is_recorded_each_time_without_new_compilation(small_unet, in_place):
     torch._dynamo.reset()

@@ -108,12 +108,18 @@ def list_benchmarks() -> int:
 
 def print_markdown(output: Path, gpu_results: Path | None, names: Sequence[str]) -> int:
     wanted = {benchmark.name for benchmark in chosen(names)}
-    results = json.loads((output / RESULTS).read_text())
-    rows = results["rows"]
-    if gpu_results is not None:
-        rows += json.loads((gpu_results / RESULTS).read_text())["rows"]
+    results = stored(output)
+    rows = results["rows"] + ([] if gpu_results is None else stored(gpu_results)["rows"])
     print(tables.markdown([row for row in rows if row["benchmark"] in wanted], results["machine"]))
     return 0
+
+
+def stored(folder: Path) -> dict[str, Any]:
+    """The results in a folder. Exits with a line if there are none."""
+    path = folder / RESULTS
+    if not path.is_file():
+        parser().error(f"there is no {path}; run the benchmarks first")
+    return json.loads(path.read_text())
 
 
 if __name__ == "__main__":

@@ -67,15 +67,19 @@ def line(op: str, shape: str, rows: Sequence[Row]) -> str:
         timed(ours),
         " / ".join(times(row["vs_reference_method"]) for row in ours),
         " / ".join(times(row["vs_best_torch"]) for row in ours),
-        gpu_cell(automatic(on_gpu)) if on_gpu else NOT_MEASURED,
+        gpu_cell(on_gpu) if on_gpu else NOT_MEASURED,
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def gpu_cell(row: Row) -> str:
-    """What automatic choice takes on the GPU, its time and both ratios."""
-    ratios = [times(row[key]) for key in ("vs_reference_method", "vs_best_torch") if row[key] is not None]
-    return f"{row['contender']} {time(row['seconds'])}, {' and '.join(ratios)}"
+def gpu_cell(rows: Sequence[Row]) -> str:
+    """Everything but the baselines, and what automatic choice takes (*): times, and how many times faster than both."""
+    told = []
+    for row in rows:
+        if row["automatic"] or not row["baseline"]:
+            faster = [times(row[key]) for key in ("vs_reference_method", "vs_best_torch") if row[key] is not None]
+            told.append(f"{row['contender']}{'*' * row['automatic']} {time(row['seconds'])}, {' and '.join(faster)}")
+    return "; ".join(told)
 
 
 def timed(rows: Sequence[Row]) -> str:

@@ -17,6 +17,8 @@ from ..measuring import BEST_TORCH, REFERENCE_METHOD, Case, Contender, backends_
 from . import OPS, attention_leakage
 
 TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 5e-2}
+# Fused attention rounds its gradients' products in bfloat16: 4.6e-2 at 9216 tokens.
+SDPA_TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 1e-1}
 Loss = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
 
 
@@ -48,7 +50,7 @@ def case(
 
     contenders = [
         Contender("materialised", by(materialised, torch.float32), "every map, float32", tolerance, REFERENCE_METHOD),
-        Contender("SDPA rows", by(by_sdpa, dtype), "fused attention of the rows", tolerance, BEST_TORCH),
+        Contender("SDPA rows", by(by_sdpa, dtype), "fused attention of the rows", SDPA_TOLERANCES[dtype], BEST_TORCH),
         *backends_of(OPS[0], by_op, query, key, mask[None], tolerance=tolerance, but=("reference",)),
     ]
     if pixel_loop:

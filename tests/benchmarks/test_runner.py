@@ -97,14 +97,15 @@ def test_results_of_a_gpu_fill_their_column(tmp_path: Path, capsys: pytest.Captu
             row("loop", REFERENCE_METHOD, 1.2, device, threads, vs_best_torch=0.5),
             row("slow torch", BEST_TORCH, 0.8, device, threads, vs_reference_method=1.5),
             row("torch", BEST_TORCH, 0.6, device, threads, vs_reference_method=2.0),
+            row("triton", "", 0.24, device, threads, vs_reference_method=5.0, vs_best_torch=2.5),
             row(ours, "", 0.12, device, threads, vs_reference_method=10.0, vs_best_torch=5.0),
         ]
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "results.json").write_text(json.dumps({"machine": machine.describe(), "rows": rows}))
     assert program.main(["--markdown", "--output", str(tmp_path / "cpu"), "--gpu-results", str(tmp_path / "gpu")]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
-    expected = "`doubling` 3 numbers | loop 1.2 s | torch 600 ms | cpu 120 ms | 10x | 5x | cuda 120 ms, 10x and 5x"
-    assert line == f"| {expected} |"
+    on_gpu = "triton 240 ms, 5x and 2.5x; cuda* 120 ms, 10x and 5x"
+    assert line == f"| `doubling` 3 numbers | loop 1.2 s | torch 600 ms | cpu 120 ms | 10x | 5x | {on_gpu} |"
 
 
 def test_the_list_names_benchmarks_shapes_and_contenders(capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,11 +115,21 @@ def test_the_list_names_benchmarks_shapes_and_contenders(capsys: pytest.CaptureF
         assert words in listed
 
 
-def test_an_unknown_name_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["sleeping"], "there is no benchmark 'sleeping'; there are startup, seeded_noise"),
+        (["--threads", "0"], "--threads: invalid positive value: '0'"),
+        (["--markdown"], "results.json; run the benchmarks first"),
+    ],
+)
+def test_mistakes_are_told(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     with pytest.raises(SystemExit) as end:
-        program.main(["sleeping", "--output", str(tmp_path)])
+        program.main([*arguments, "--output", str(tmp_path)])
     assert end.value.code == 2
-    assert "there is no benchmark 'sleeping'; there are startup, seeded_noise" in capsys.readouterr().err
+    assert words in capsys.readouterr().err
 
 
 def test_the_machine_is_described() -> None:

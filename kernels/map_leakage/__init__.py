@@ -107,7 +107,7 @@ def _op(
     of_key = torch.zeros((1 + two_sided, *shape), dtype=dtype, device=query.device)
     with attention_inputs.without_autocast(query.device):
         outputs = (of_query, of_key) if gradients else (None, None)
-        inputs = (query, key) if chosen.name == "cpu" else (query.to(dtype), key.to(dtype))
+        inputs = (query, key) if chosen.name in ("cpu", "triton") else (query.to(dtype), key.to(dtype))
         sums = chosen.run(*inputs, mask, two_sided, scale, *outputs)
     return sums, of_query.to(query.dtype), of_key.to(query.dtype)
 

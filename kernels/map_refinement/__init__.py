@@ -93,7 +93,7 @@ def _op(query: Tensor, key: Tensor, values: Tensor, steps: int, scale: float, st
     if strategy == "auto":
         strategy = memory.strategy_for(query.shape[2], steps, dtype, query.device)
     with attention_inputs.without_autocast(query.device):
-        inputs = (query, key) if chosen.name == "cpu" else (query.to(dtype), key.to(dtype))
+        inputs = (query, key) if chosen.name in ("cpu", "triton") else (query.to(dtype), key.to(dtype))
         return chosen.run(*inputs, values.to(dtype), steps, scale, strategy).to(values.dtype)
 
 

@@ -14,7 +14,7 @@ PYTEST_ARGS ?= -n $(WORKERS) --dist loadfile
 export PYTHONSAFEPATH := 1
 export OMP_WAIT_POLICY := passive
 
-SOURCES := setup.py pyproject.toml CMakeLists.txt $(wildcard kernels/csrc/*)
+SOURCES := setup.py pyproject.toml CMakeLists.txt $(wildcard kernels/csrc/* kernels/csrc/cuda/*)
 
 demo: $(VENV)/installed
 	$(BIN)/lesionforge demo
@@ -37,7 +37,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python -m lesionforge.benchmarks $(BENCH_ARGS)
 
 clean:
-	rm -rf $(VENV) build *.egg-info _native*.so
+	rm -rf $(VENV) build *.egg-info _native*.so liblesionforge_cuda.so
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -2,7 +2,8 @@
 
 Metadata and tool settings are in pyproject.toml; here is what they cannot express.
 The native module is optional: without a working compiler everything runs on the reference kernels.
-LESIONFORGE_REQUIRE_NATIVE=1 makes a failed native build fail the installation.
+LESIONFORGE_REQUIRE_NATIVE=1 makes a failed native build fail the installation. Where nvcc is found, the library of CUDA
+kernels comes with the module.
 """
 
 from __future__ import annotations
@@ -37,39 +38,59 @@ PLUGINS = {
 }
 
 
+CUDA_LIBRARY = "lesionforge_cuda.dll" if os.name == "nt" else "liblesionforge_cuda.so"
+
+
 class CMakeBuild(build_ext):
-    """Builds `lesionforge._native` with CMake and Ninja from CMakeLists.txt."""
+    """Builds `lesionforge._native` and the CUDA kernels with CMake and Ninja from CMakeLists.txt."""
 
     def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
-        # A module of older sources must not outlive a failed build.
-        target.unlink(missing_ok=True)
-        if self.editable_mode:
-            (ROOT / target.name).unlink(missing_ok=True)
+        # What older sources made must not outlive a failed build.
+        for name in (target.name, CUDA_LIBRARY):
+            (target.parent / name).unlink(missing_ok=True)
+            if self.editable_mode:
+                (ROOT / name).unlink(missing_ok=True)
         try:
-            import pybind11
-
-            self._cmake(target, pybind11.get_cmake_dir())
+            self._build_native(target)
         except (ImportError, OSError, subprocess.CalledProcessError) as error:
             # setuptools forgives an optional extension only this class of error.
             raise CompileError(f"{ext.name}: {error}") from error
+        try:
+            cmake_install(ROOT / "kernels" / "csrc" / "cuda", target.parent)
+        except subprocess.CalledProcessError as error:
+            print(f"No CUDA kernels: {error}", file=sys.stderr)
 
-    def _cmake(self, target: Path, pybind11_dir: str) -> None:
-        cmake = shutil.which("cmake")
-        if cmake is None:
-            raise FileNotFoundError("cmake is not on PATH")
-        # An own folder each time: CMake's cache would remember tools of an isolated build that is gone.
-        with tempfile.TemporaryDirectory(prefix="lesionforge-cmake-") as build:
-            configure = [cmake, "-S", str(ROOT), "-B", build, "-DCMAKE_BUILD_TYPE=Release"]
-            configure += [f"-Dpybind11_DIR={pybind11_dir}", f"-DPython_EXECUTABLE={sys.executable}"]
-            if shutil.which("ninja"):
-                configure += ["-G", "Ninja"]
-            subprocess.run(configure, check=True)
-            subprocess.run([cmake, "--build", build, "--config", "Release", "--parallel", "2"], check=True)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            subprocess.run([cmake, "--install", build, "--prefix", str(target.parent)], check=True)
+    def _build_native(self, target: Path) -> None:
+        import pybind11
+
+        pybind11_dir = pybind11.get_cmake_dir()
+        cmake_install(ROOT, target.parent, f"-Dpybind11_DIR={pybind11_dir}", f"-DPython_EXECUTABLE={sys.executable}")
         if not target.exists():
             raise FileNotFoundError(f"the build made no {target.name}")
+
+    def copy_extensions_to_source(self) -> None:
+        super().copy_extensions_to_source()
+        (extension,) = self.extensions
+        library = Path(self.build_lib, *self.get_ext_fullname(extension.name).split(".")[:-1], CUDA_LIBRARY)
+        if library.exists():
+            shutil.copy(library, ROOT)
+
+
+def cmake_install(source: Path, target: Path, *options: str) -> None:
+    """Configures, builds and installs the CMake project in `source` into the folder `target`."""
+    cmake = shutil.which("cmake")
+    if cmake is None:
+        raise FileNotFoundError("cmake is not on PATH")
+    # An own folder each time: CMake's cache would remember tools of an isolated build that is gone.
+    with tempfile.TemporaryDirectory(prefix="lesionforge-cmake-") as build:
+        configure = [cmake, "-S", str(source), "-B", build, "-DCMAKE_BUILD_TYPE=Release", *options]
+        if shutil.which("ninja"):
+            configure += ["-G", "Ninja"]
+        subprocess.run(configure, check=True)
+        subprocess.run([cmake, "--build", build, "--config", "Release", "--parallel", "2"], check=True)
+        target.mkdir(parents=True, exist_ok=True)
+        subprocess.run([cmake, "--install", build, "--prefix", str(target)], check=True)
 
 
 def native_is_required() -> bool:

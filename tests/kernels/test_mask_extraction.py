@@ -12,12 +12,11 @@ from skimage.measure import label
 from skimage.morphology import closing as skimage_closing
 
 from lesionforge.kernels import extract_masks
-from lesionforge.kernels.diagnostics import kernel_diagnostics
-from lesionforge.kernels.mask_extraction import _extract_masks, _gaussian, _otsu_threshold, reference
+from lesionforge.kernels.mask_extraction import _extract_masks, _gaussian, _masks, _otsu_threshold, reference
 from lesionforge.kernels.mask_extraction.ellipse import half_widths
 
-ROWS = kernel_diagnostics(measure=False)
-AVAILABLE = [row["backend"] for row in ROWS if row["op"] == "extract_masks" and row["available"]]
+# Those that serve tensors in main memory.
+AVAILABLE = [name for name, backend in _masks.backends.items() if backend.why_not(torch.empty(0)) is None]
 needs_native = pytest.mark.skipif("cpu" not in AVAILABLE, reason="the native module is not built")
 
 

@@ -11,10 +11,10 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from lesionforge.kernels import BackendUnavailable, otsu_threshold
-from lesionforge.kernels.diagnostics import kernel_diagnostics
+from lesionforge.kernels.mask_extraction import _threshold
 
-ROWS = kernel_diagnostics(measure=False)
-AVAILABLE = [row["backend"] for row in ROWS if row["op"] == "otsu_threshold" and row["available"]]
+# Those that serve tensors in main memory.
+AVAILABLE = [name for name, backend in _threshold.backends.items() if backend.why_not(torch.empty(0)) is None]
 
 
 @pytest.fixture(params=AVAILABLE)

@@ -57,7 +57,8 @@ def _draw(axis: Axes, name: str, cases: dict[str, list[Row]], fewest: int) -> No
     axis.set_yticks(range(len(cases)), labels, fontsize=8)
     axis.set_ylim(len(cases) - 0.5, -0.5)
     axis.set_title(f"{name}: times faster", loc="left", fontsize=10, fontweight="bold")
-    axis.grid(axis="x", color="0.92")
+    axis.grid(color="0.92")
+    axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
 
 

@@ -68,7 +68,11 @@ def _error(row: Mapping[str, Any]) -> str:
 def _state(row: Mapping[str, Any]) -> Text:
     from rich.text import Text
 
-    return Text("available", style="green") if row["available"] else Text(printable(row["reason"]), style="yellow")
+    if not row["available"]:
+        return Text(printable(row["reason"]), style="yellow")
+    if row["reservation"] is None:
+        return Text("available", style="green")
+    return Text.assemble(("available", "green"), f", not taken by automatic choice: {printable(row['reservation'])}")
 
 
 def _print_timings(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -28,8 +28,9 @@ class RegistrationHooks:
 
     @hookspec
     def kernel_diagnostics(self, measure: bool) -> Iterable[Mapping[str, Any]]:  # type: ignore[empty-body]
-        """Return one row for each op and backend: ``op``, ``backend``, ``available``, ``reason``.
+        """Return one row for each op and backend: ``op``, ``backend``, ``available``, ``reason``, ``reservation``.
 
+        The reason tells why it is not available, the reservation why automatic choice passes over it; both may be None.
         With ``measure`` also ``max_error``, the largest error against the reference on this machine.
         """
 

@@ -17,7 +17,7 @@ BUDGET_S = 1.5  # for the turns of one case, at three turns or more
 
 @hookimpl
 def kernel_diagnostics(measure: bool) -> list[dict[str, str | float | None]]:
-    """One row for each op and backend: op, backend, available, reason (None when available); max_error if measured."""
+    """One row for each op and backend, as `Op.diagnose` makes them; max_error if measured."""
     folders = [import_module(f"..{name}", __name__) for name in FOLDERS]
     return [row for folder in folders for op in folder.OPS for row in op.diagnose(measure=measure)]
 

@@ -74,7 +74,7 @@ class Op(Generic[P, R]):
         raise BackendUnavailable(f"{self.name}: no backend can serve; {'; '.join(refusals)}")
 
     def diagnose(self, *, measure: bool = False) -> list[dict[str, str | float | None]]:
-        """One row a backend: op, backend, available on this machine, reason if not.
+        """One row a backend: op, backend, available on this machine, reason if not, reservation of automatic choice.
 
         With `measure` also max_error, the largest absolute difference from the reference; None for the reference
         itself, for what cannot run here and where there is no probe.
@@ -85,6 +85,7 @@ class Op(Generic[P, R]):
             if measure and reason is None:
                 reason, error = self._measured(backend)
             row = {"op": self.name, "backend": name, "available": reason is None, "reason": reason}
+            row["reservation"] = backend.reservation()
             rows.append({**row, "max_error": error} if measure else row)
         return rows
 

@@ -4,8 +4,10 @@ import json
 import sys
 
 import pytest
+import torch
 
 from lesionforge.kernels import diagnostics, native
+from lesionforge.kernels.dispatch import Backend, Op
 
 
 @pytest.fixture
@@ -20,7 +22,8 @@ def test_every_operation_has_a_reference_and_small_errors(cli):
     result = cli("kernels", "--json")
     assert result.exit_code == 0
     rows = {(row["op"], row["backend"]): row for row in json.loads(result.stdout)["kernels"]}
-    assert {"op", "backend", "available", "reason", "max_error"} == set(rows["extract_masks", "reference"])
+    facts = {"op", "backend", "available", "reason", "reservation", "max_error"}
+    assert set(rows["extract_masks", "reference"]) == facts
     for op, backend in rows:
         row = rows[op, backend]
         assert rows[op, "reference"]["available"]
@@ -86,3 +89,12 @@ def test_bench_prints_a_table_below_the_first(cli):
 @pytest.mark.usefixtures("noise_alone")
 def test_without_bench_nothing_is_timed(cli):
     assert "timings" not in json.loads(cli("kernels", "--json").stdout)
+
+
+def test_the_table_tells_what_serves_by_name_alone(cli, monkeypatch):
+    new = Backend("new", torch.clone, lambda *tensors: None, lambda *tensors: "nobody has measured it")
+    op = Op("doubling", new, Backend("reference", torch.clone, lambda *tensors: None))
+    monkeypatch.setattr("lesionforge.kernels.seeded_noise.OPS", (op,))
+    monkeypatch.setattr(diagnostics, "FOLDERS", ("seeded_noise",))
+    row = cli("kernels").stdout.splitlines()[1]
+    assert row.rstrip().endswith("available, not taken by automatic choice: nobody has measured it")

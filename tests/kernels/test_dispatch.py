@@ -58,6 +58,14 @@ def test_an_unknown_backend_names_those_there_are(doubling: Op) -> None:
         doubling.choose("triton", torch.zeros(1))
 
 
+def test_a_backend_with_a_reservation_serves_by_name_alone() -> None:
+    new = Backend("new", torch.clone, lambda *tensors: None, lambda *tensors: "nobody has measured it")
+    op = Op("op", new, Backend("reference", torch.clone, lambda *tensors: None))
+    assert op.choose("auto", torch.zeros(1)).name == "reference"
+    assert op.choose("new", torch.zeros(1)) is new
+    assert [row["reservation"] for row in op.diagnose()] == ["nobody has measured it", None]
+
+
 def test_no_backend_at_all_tells_every_reason() -> None:
     op = Op(
         "none", Backend("fast", torch.clone, small_only), Backend("slow", torch.clone, lambda *tensors: "it sleeps")
@@ -96,7 +104,8 @@ def probed(run) -> Op:
 @pytest.mark.parametrize(("offset", "error"), [(0.0, 0.0), (-0.25, 0.25), (float("inf"), float("inf"))])
 def test_diagnostics_measure_the_largest_error_on_the_probe(offset: float, error: float) -> None:
     fast, reference = probed(lambda x: x * 2 + offset).diagnose(measure=True)
-    assert fast == {"op": "doubling", "backend": "fast", "available": True, "reason": None, "max_error": error}
+    facts = {"available": True, "reason": None, "reservation": None, "max_error": error}
+    assert fast == {"op": "doubling", "backend": "fast", **facts}
     assert reference["max_error"] is None
     assert "max_error" not in probed(lambda x: x * 2 + offset).diagnose()[0]
 
@@ -118,6 +127,7 @@ def test_diagnostics_carry_the_reason() -> None:
         "backend": "reference",
         "available": True,
         "reason": None,
+        "reservation": None,
     }
     assert rows["seeded_normal", "cpu"]["available"] is False
     assert MISSING in str(rows["seeded_normal", "cpu"]["reason"])

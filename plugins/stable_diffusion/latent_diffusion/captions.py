@@ -1,0 +1,148 @@
+"""Captions of the training images, made once, kept as reviewable JSONL, and turned into tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ....core.chain import Chain
+from ....core.context import Context
+from ....core.dataset import Dataset
+from ....core.durable import write_text
+from ....core.errors import DataError, StoreError
+from ....core.execution import set_up
+from ..tokens import CONTEXT_LENGTH, count_tokens
+from .images import in_poses
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
+
+    from ....core.batch import Batch
+    from ....core.roles import Stage
+    from .plugin import LatentDiffusionConfig
+
+CAPTIONS = "captions.jsonl"
+BATCH = 32
+
+
+def captions_of(
+    dataset: Dataset, config: LatentDiffusionConfig, poses: int, context: Context, output: Path
+) -> list[list[str]]:
+    """Return each image's caption in each of its first ``poses`` mirrored poses; ``captions.jsonl`` keeps them.
+
+    Raises:
+        DataError: an image gets no caption.
+        StoreError: the file is there already and does not fit the images.
+    """
+    file = output / CAPTIONS
+    if not file.exists():
+        captioned = captions_in_poses(dataset, config, poses, context)
+        rows = (
+            {"image_id": image_id, "pose": pose, "prompt": captions[row]}
+            for row, image_id in enumerate(dataset.ids)
+            for pose, captions in enumerate(captioned)
+        )
+        write_text(file, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
+    return _read(file, dataset, poses)
+
+
+def _read(file: Path, dataset: Dataset, poses: int) -> list[list[str]]:
+    """Return the captions in ``file``, by pose and row."""
+    try:
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        found = {(row["image_id"], row["pose"]): str(row["prompt"]) for row in rows}
+        return [[found[image_id, pose] for image_id in dataset.ids] for pose in range(poses)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{file} does not fit the training images: {error!r}; delete it to caption again") from error
+
+
+def captions_in_poses(dataset: Dataset, config: LatentDiffusionConfig, poses: int, context: Context) -> list[list[str]]:
+    """Return each image's caption in each of its first ``poses`` mirrored poses, by pose and row.
+
+    Raises:
+        DataError: an image gets none.
+    """
+    if not config.captioner:
+        captions = [[record.caption for record in dataset.records]] * poses
+    else:
+        stages = set_up(
+            Chain.parse(config.captioner),
+            device=context.device,
+            precision=context.precision,
+            seed=context.seed,
+            registry=context.registry,
+        )
+        captions = [_described(dataset, pose, list(stages.values()), context) for pose in range(poses)]
+    for image_id, *found in zip(dataset.ids, *captions, strict=True):
+        if not all(found):
+            source = f"captioner {config.captioner!r} gave" if config.captioner else f"dataset {dataset.name} has"
+            raise DataError(f"{source} no caption for image {image_id!r}; every training image needs one")
+    return [[str(caption) for caption in pose] for pose in captions]
+
+
+def _described(dataset: Dataset, pose: int, stages: Sequence[Stage], context: Context) -> list[str | None]:
+    prompts: list[str | None] = []
+    for batch in dataset.batches(BATCH):
+        batch = _mirrored(batch, pose).to(context.device)
+        for stage in stages:
+            batch = stage(batch)
+        prompts += batch.prompts or [None] * len(batch)
+    return prompts
+
+
+def _mirrored(batch: Batch, pose: int) -> Batch:
+    assert batch.images is not None
+    poses = torch.full((len(batch),), pose)
+    masks = None if batch.masks is None else in_poses(batch.masks, poses)
+    return batch.with_columns(images=in_poses(batch.images, poses), masks=masks)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Tokens of all captions, and how often they are dropped.
+
+    Attributes:
+        tokens: (poses, images, 77) int64.
+        short, empty: (77,) tokens of the short prompt and of the empty one.
+    """
+
+    tokens: Tensor
+    short: Tensor
+    empty: Tensor
+    config: LatentDiffusionConfig
+
+    def take(self, poses: Tensor, rows: Sequence[int]) -> Tensor:
+        """Return (N, 77) tokens; by torch's random state, shares of them are those of the short or the empty prompt."""
+        tokens = self.tokens[poses, torch.tensor(list(rows))]
+        drawn = torch.rand(len(tokens), 1)
+        empty, short = self.config.empty_share, self.config.empty_share + self.config.short_share
+        return torch.where(drawn < empty, self.empty, torch.where(drawn < short, self.short, tokens))
+
+
+def tokenized(captions: list[list[str]], tokenizer: CLIPTokenizer, config: LatentDiffusionConfig) -> Prompts:
+    """Return the tokens of ``captions`` by pose and row.
+
+    Raises:
+        DataError: a caption takes more than 77 tokens.
+    """
+    every = [caption for pose in captions for caption in pose]
+    for caption, count in zip(every, count_tokens(tokenizer, every), strict=True):
+        if count > CONTEXT_LENGTH:
+            raise DataError(
+                f"caption of {count} tokens where the text encoder takes {CONTEXT_LENGTH}: {caption!r}; shorten it"
+            )
+    tokens = token_rows(tokenizer, every).reshape(len(captions), -1, CONTEXT_LENGTH)
+    short, empty = token_rows(tokenizer, [config.short_prompt, ""])
+    return Prompts(tokens, short, empty, config)
+
+
+def token_rows(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
+    """Return (N, 77) int64 tokens, padded, of prompts that fit."""
+    encoded = tokenizer(list(prompts), padding="max_length", max_length=CONTEXT_LENGTH, truncation=True)
+    return torch.tensor(encoded["input_ids"])

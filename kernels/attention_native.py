@@ -26,6 +26,7 @@ def instruction_sets() -> list[str]:
     return native.module().attention_instruction_sets() if why_not() is None else []
 
 
-def dense(tensor: Tensor) -> Tensor:
-    """`tensor` in float32, contiguous: the layout that the kernels read."""
-    return tensor.to(torch.float32).contiguous()
+def dense(tensor: Tensor, instructions: str) -> Tensor:
+    """`tensor` as the kernels read it: contiguous, bfloat16 kept where they have tiles for it (AMX), else float32."""
+    keep = tensor.dtype == torch.bfloat16 and (instructions or instruction_sets()[0]) == "amx"
+    return (tensor if keep else tensor.to(torch.float32)).contiguous()

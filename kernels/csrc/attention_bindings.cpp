@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <stdexcept>
 #include <string>
 
 #include "attention.hpp"
@@ -17,24 +18,30 @@ T* pointer(std::uintptr_t address) {
     return reinterpret_cast<T*>(address);
 }
 
+const AttentionKernels& kernels_for(const std::string& instructions, bool bfloat16) {
+    const AttentionKernels& kernels = attention_kernels(instructions.c_str());
+    if (bfloat16 && !kernels.bfloat16) throw std::invalid_argument(std::string(kernels.name) + " reads float32 only");
+    return kernels;
+}
+
 void mean_attention(std::uintptr_t query, std::uintptr_t key, std::uintptr_t values, std::uintptr_t map,
                     std::uintptr_t out, std::int64_t heads, std::int64_t tokens, std::int64_t depth,
-                    std::int64_t columns, float scale, int threads, const std::string& instructions) {
-    attention_kernels(instructions.c_str())
-        .mean({pointer<const float>(query), pointer<const float>(key), pointer<const float>(values),
-               pointer<float>(map), pointer<float>(out), heads, tokens, depth, columns, scale, threads});
+                    std::int64_t columns, float scale, int threads, bool bfloat16, const std::string& instructions) {
+    kernels_for(instructions, bfloat16)
+        .mean({pointer<const void>(query), pointer<const void>(key), pointer<const float>(values),
+               pointer<float>(map), pointer<float>(out), heads, tokens, depth, columns, scale, threads, bfloat16});
 }
 
 void attention_leakage(std::uintptr_t query, std::uintptr_t key, std::uintptr_t rows, std::uintptr_t offsets,
                        std::uintptr_t values, std::uintptr_t sums, std::uintptr_t query_gradient,
                        std::uintptr_t key_gradient, std::int64_t cases, std::int64_t tasks_per_case,
                        std::int64_t heads, std::int64_t tokens, std::int64_t depth, float scale, int threads,
-                       const std::string& instructions) {
-    attention_kernels(instructions.c_str())
-        .leakage({pointer<const float>(query), pointer<const float>(key), pointer<const std::int64_t>(rows),
+                       bool bfloat16, const std::string& instructions) {
+    kernels_for(instructions, bfloat16)
+        .leakage({pointer<const void>(query), pointer<const void>(key), pointer<const std::int64_t>(rows),
                   pointer<const std::int64_t>(offsets), pointer<const float>(values), pointer<double>(sums),
                   pointer<float>(query_gradient), pointer<float>(key_gradient), cases, tasks_per_case, heads, tokens,
-                  depth, scale, threads});
+                  depth, scale, threads, bfloat16});
 }
 
 }  // namespace
@@ -42,16 +49,17 @@ void attention_leakage(std::uintptr_t query, std::uintptr_t key, std::uintptr_t 
 void bind_attention(py::module_& module) {
     module.def("mean_attention", &mean_attention, py::arg("query"), py::arg("key"), py::arg("values"), py::arg("map"),
                py::arg("out"), py::arg("heads"), py::arg("tokens"), py::arg("depth"), py::arg("columns"),
-               py::arg("scale"), py::arg("threads"), py::arg("instructions"),
+               py::arg("scale"), py::arg("threads"), py::arg("bfloat16"), py::arg("instructions"),
                py::call_guard<py::gil_scoped_release>());
     module.def("attention_leakage", &attention_leakage, py::arg("query"), py::arg("key"), py::arg("rows"),
                py::arg("offsets"), py::arg("values"), py::arg("sums"), py::arg("query_gradient"),
                py::arg("key_gradient"), py::arg("cases"), py::arg("tasks_per_case"), py::arg("heads"),
-               py::arg("tokens"), py::arg("depth"), py::arg("scale"), py::arg("threads"), py::arg("instructions"),
+               py::arg("tokens"), py::arg("depth"), py::arg("scale"), py::arg("threads"), py::arg("bfloat16"),
+               py::arg("instructions"),
                py::call_guard<py::gil_scoped_release>());
     module.def("attention_instruction_sets", [] {
         std::vector<std::string> names;
-        for (const char* name : {"avx512", "avx2", "generic"})
+        for (const char* name : {"amx", "avx512", "avx2", "generic"})
             if (has_attention_kernels(name)) names.emplace_back(name);
         return names;
     });

@@ -1,4 +1,4 @@
-"""Leakage in C++ (kernels/csrc/attention*.cpp): scores of 24 rows stay in the cache for value and both gradients."""
+"""Leakage in C++ (kernels/csrc/attention*.cpp): scores of a block of rows stay in the cache for value and gradients."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ def row_sums(
     key_gradient: Tensor | None = None,
     instructions: str = "",
 ) -> Tensor:
-    """As the reference's `row_sums`, in float32, gradients added in place; `instructions` "" are the widest here."""
+    """As the reference's `row_sums`, gradients added in place; `instructions` "" are the widest here.
+
+    Sums and outputs are float32. With AMX, bfloat16 query and key are multiplied as they are, and for their gradients
+    the probabilities are rounded to bfloat16.
+    """
     batch, layers, tokens, depth = query.shape
     columns = 1 + two_sided
     found = list(regions(mask, two_sided))
-    sums = torch.zeros(batch, columns, dtype=torch.float64)
     if not any(len(rows) for _, _, rows, _ in found):
-        return sums.to(torch.float32)
-    query, key = dense(query), dense(key)
+        return torch.zeros(batch, columns)
+    sums = torch.empty(batch, columns, dtype=torch.float64)
+    query, key = dense(query, instructions), dense(key, instructions)
     rows = torch.cat([rows for _, _, rows, _ in found])
     offsets = torch.tensor([0] + [len(rows) for _, _, rows, _ in found]).cumsum(0)
     leaks = torch.stack([leaks for *_, leaks in found]).to(torch.float32)
-    # The kernel's tasks go case by case, columns inside.
-    of_key = None if key_gradient is None else torch.zeros(batch, columns, layers, tokens, depth)
     native.module().attention_leakage(
         query.data_ptr(), key.data_ptr(), rows.data_ptr(), offsets.data_ptr(), leaks.data_ptr(), sums.data_ptr(),
-        0 if query_gradient is None else query_gradient.data_ptr(), 0 if of_key is None else of_key.data_ptr(),
-        batch, columns, layers, tokens, depth, scale, torch.get_num_threads(), instructions,
+        0 if query_gradient is None else query_gradient.data_ptr(),
+        0 if key_gradient is None else key_gradient.data_ptr(),
+        batch, columns, layers, tokens, depth, scale, torch.get_num_threads(), query.dtype == torch.bfloat16,
+        instructions,
     )  # fmt: skip
-    if key_gradient is not None and of_key is not None:
-        key_gradient.copy_(of_key.transpose(0, 1))
     return sums.to(torch.float32)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lesionforge.kernels import BackendUnavailable, attention_refinement
+from lesionforge.kernels import BackendUnavailable, attention_refinement, native
 from lesionforge.kernels.attention_native import instruction_sets, why_not
 from lesionforge.kernels.map_refinement import cpu, memory
 
@@ -17,10 +17,9 @@ def tensors(
     batch: int, layers: int, tokens: int, depth: int, columns: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
     rng = torch.Generator().manual_seed(tokens)
-    shapes = [(batch, layers, tokens, depth), (batch, layers, tokens, depth), (batch, tokens, columns)]
-    made = (torch.rand(shape, generator=rng, dtype=torch.float64).mul(4).sub(2).to(dtype) for shape in shapes)
-    query, key, values = made
-    return query, key, values
+    query, key = torch.rand((2, batch, layers, tokens, depth), generator=rng, dtype=torch.float64).mul(4).sub(2)
+    values = torch.rand((batch, tokens, columns), generator=rng, dtype=torch.float64)
+    return query.to(dtype), key.to(dtype), values.to(dtype)
 
 
 def literally(query: Tensor, key: Tensor, values: Tensor, steps: int, scale: float) -> Tensor:
@@ -51,6 +50,18 @@ def test_float64_is_exact(name: str, strategy: str) -> None:
     given = tensors(2, 3, 65, 24, 2, torch.float64)
     made = attention_refinement(*given, scale=0.3, strategy=strategy, backend=name)
     torch.testing.assert_close(made, literally(*given, 4, 0.3), rtol=0, atol=1e-13)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("factor", [0.1, 1.0, 6.0])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_scores_small_and_large(backend: str, shape: tuple[int, ...], factor: float, strategy: str) -> None:
+    """AMX takes scores apart into more parts, and their maxima off, where they may be large."""
+    query, key, values = tensors(*shape, torch.float32)
+    made = attention_refinement(query * factor, key, values, scale=0.4, strategy=strategy, backend=backend)
+    true = literally(query * factor, key, values, 4, 0.4)
+    torch.testing.assert_close(made.double(), true, rtol=0, atol=5e-6 * max(1, factor))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -107,14 +118,41 @@ def test_gradients_agree(backend: str) -> None:
 
 
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("instructions", instruction_sets())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_instruction_set_and_thread_count(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = tensors(2, 3, 101, 40, 2, torch.float32)
-    for threads in (1, 3):
+def test_every_instruction_set_and_thread_count(
+    strategy: str, dtype: torch.dtype, instructions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, key, _ = tensors(2, 3, 301, 40, 2, dtype)
+    values = tensors(2, 3, 301, 40, 2, torch.float32)[2]
+    true = literally(query, key, values, 4, 0.2)
+    first = None
+    for threads in (1, 2, 5):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        for instructions in instruction_sets():
-            made = cpu.refine(*given, 4, 0.4, strategy, instructions)
-            torch.testing.assert_close(made.double(), literally(*given, 4, 0.4), rtol=0, atol=5e-6)
+        made = cpu.refine(query, key, values, 4, 0.2, strategy, instructions)
+        torch.testing.assert_close(made.double(), true, rtol=0, atol=5e-6)
+        first = made if first is None else first
+        assert torch.equal(made, first), "bits depend on the number of threads"
+
+
+@pytest.mark.skipif("amx" not in instruction_sets(), reason="this CPU or build has no AMX")
+def test_only_amx_multiplies_bfloat16_as_it_is() -> None:
+    query = torch.zeros(1, 8, 4, dtype=torch.bfloat16)
+    out = torch.empty(8, 1)
+    given = (query.data_ptr(), query.data_ptr(), out.data_ptr(), 0, out.data_ptr(), 1, 8, 4, 1, 1.0, 1, True)
+    with pytest.raises(ValueError, match="avx2 reads float32 only"):
+        native.module().mean_attention(*given, "avx2")
+
+
+@pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("instructions", instruction_sets())
+def test_a_map_larger_than_the_caches(instructions: str) -> None:
+    query, key, values = tensors(1, 1, 1456, 8, 1, torch.float32)
+    made = cpu.refine(query, key, values, 2, 0.3, "mean_map", instructions)
+    torch.testing.assert_close(made.double(), literally(query, key, values, 2, 0.3), rtol=0, atol=5e-6)
 
 
 def test_large_scores_do_not_overflow_and_nan_shows(backend: str) -> None:

@@ -14,31 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-Kind = Literal["self", "cross"]
-
-
-@dataclass(frozen=True)
-class AttentionLayer:
-    """One attention layer of a U-Net.
-
-    Attributes:
-        name: its path in the U-Net, ``down_blocks.1.attentions.0.transformer_blocks.0.attn1``.
-        kind: ``self``, pixels to pixels, or ``cross``, pixels to text.
-        factor: by how much its resolution is smaller than that of the latents, along an edge.
-    """
-
-    name: str
-    kind: Kind
-    factor: int
-    module: Attention
+from .attention_layers import AttentionLayer, Kind, chosen_layers
 
 
 @dataclass(frozen=True)
@@ -97,7 +80,7 @@ class AttentionRecorder:
         self._records: dict[str, tuple[Tensor, Tensor]] = {}
         # Made once, so that a compiled U-Net meets the same objects every time it is recorded.
         self._processors = [
-            _RecordingProcessor(self._records, layer.name, first=number == 0, stop=stop and number == len(layers) - 1)
+            _RecordingProcessor(self._records, layer.name, number, stop=stop and number == len(layers) - 1)
             for number, layer in enumerate(layers)
         ]
         self._replaced: list[Any] = []
@@ -107,7 +90,10 @@ class AttentionRecorder:
 
         Raises:
             ValueError: a layer has another processor than diffusers' ``AttnProcessor2_0``.
+            RuntimeError: this very recording is under way already.
         """
+        if self._replaced:
+            raise RuntimeError("this recording is under way already; make another one to nest them")
         for layer in self.layers:
             _check_plain(layer)
         self._replaced = [layer.module.processor for layer in self.layers]
@@ -121,7 +107,8 @@ class AttentionRecorder:
         """Put the processors back. What was recorded stays; a stop after the last layer ends the block quietly."""
         for layer, processor in zip(self.layers, self._replaced, strict=True):
             layer.module.processor = processor
-        return isinstance(error, _LastLayerReached)
+        self._replaced = []
+        return isinstance(error, _LastLayerReached) and error.records is self._records
 
     def self_attention(self, factor: int | None = None) -> RecordedAttention:
         """Return what the U-Net's last pass left of the self-attention ``factor`` times below the latents' resolution.
@@ -166,8 +153,9 @@ def record_attention(
     """Return a context manager that records the queries and keys of chosen layers whenever the U-Net runs inside it.
 
     The U-Net's output keeps its bits. Every pass replaces what the one before left. The block may be entered again and
-    again. Recorded tensors keep their history for gradients, also under LoRA, ``torch.compile`` (the recorded layers
-    run outside the compiled graph) and gradient checkpointing, whose recomputation is not recorded.
+    again, and another one inside it takes over the layers that it shares with it until it ends. Recorded tensors keep
+    their history for gradients, also under LoRA, ``torch.compile`` (the recorded layers run outside the compiled graph)
+    and gradient checkpointing, whose recomputation is not recorded.
 
     Args:
         unet: diffusers' ``UNet2DConditionModel``, also inside ``torch.compile``, peft or a data-parallel wrapper.
@@ -181,45 +169,22 @@ def record_attention(
         TypeError: ``unet`` is of another class.
         ValueError: nothing is chosen, or what is chosen does not exist.
     """
-    network = _bare(unet)
-    layers = attention_layers(network)
-    chosen = {*_named(layers, "self", self_attention), *_named(layers, "cross", cross_attention)}
-    if not chosen:
-        raise ValueError("choose layers with self_attention or cross_attention")
-    return AttentionRecorder([layer for layer in layers if layer.name in chosen], stop=stop)
-
-
-def attention_layers(unet: UNet2DConditionModel) -> list[AttentionLayer]:
-    """Return all attention layers in the order in which the U-Net runs them."""
-    layers: list[AttentionLayer] = []
-
-    def collect(path: str, block: nn.Module, factor: int) -> None:
-        for name, module in block.named_modules():
-            if isinstance(module, Attention):
-                kind: Kind = "cross" if module.is_cross_attention else "self"
-                layers.append(AttentionLayer(f"{path}.{name}", kind, factor, module))
-
-    factor = 1
-    for number, block in enumerate(unet.down_blocks):
-        collect(f"down_blocks.{number}", block, factor)
-        factor *= 2 if block.downsamplers is not None else 1
-    if unet.mid_block is not None:
-        collect("mid_block", unet.mid_block, factor)
-    for number, block in enumerate(unet.up_blocks):
-        collect(f"up_blocks.{number}", block, factor)
-        factor //= 2 if block.upsamplers is not None else 1
-    return layers
+    return AttentionRecorder(chosen_layers(unet, self_attention, cross_attention), stop=stop)
 
 
 class _LastLayerReached(Exception):
-    """Leaves the U-Net once all that is wanted has been recorded."""
+    """Leaves the U-Net once all that is wanted is in ``records``."""
+
+    def __init__(self, records: dict[str, tuple[Tensor, Tensor]]) -> None:
+        super().__init__("the last layer of a recording was reached outside of its block")
+        self.records = records
 
 
 class _RecordingProcessor:
     """What diffusers' AttnProcessor2_0 does in a transformer block, and a note of query and key."""
 
-    def __init__(self, records: dict[str, tuple[Tensor, Tensor]], name: str, *, first: bool, stop: bool) -> None:
-        self._records, self._name, self._first, self._stop = records, name, first, stop
+    def __init__(self, records: dict[str, tuple[Tensor, Tensor]], name: str, number: int, *, stop: bool) -> None:
+        self._records, self._name, self._number, self._stop = records, name, number, stop
 
     @torch.compiler.disable
     def __call__(
@@ -237,11 +202,9 @@ class _RecordingProcessor:
         query, key = (_split(to(x), attn.heads) for to, x in ((attn.to_q, hidden_states), (attn.to_k, source)))
         # Gradient checkpointing computes layers again in the middle of a backward pass.
         if torch._C._current_graph_task_id() == -1:
-            if self._first:
-                self._records.clear()
-            self._records[self._name] = (query, key)
+            self._note(query, key)
             if self._stop:
-                raise _LastLayerReached
+                raise _LastLayerReached(self._records)
         value = _split(attn.to_v(source), attn.heads)
         mixed = functional.scaled_dot_product_attention(query, key, value)
         out = mixed.transpose(1, 2).flatten(2).to(query.dtype)
@@ -249,32 +212,22 @@ class _RecordingProcessor:
             out = layer(out)
         return out
 
+    def _note(self, query: Tensor, key: Tensor) -> None:
+        # A recording inside this one may take some layers over for a pass: then there is no record, never a mixed one.
+        if self._number == 0 or len(self._records) != self._number:
+            self._records.clear()
+        if len(self._records) == self._number:
+            self._records[self._name] = (query, key)
+
 
 def _split(tokens: Tensor, heads: int) -> Tensor:
     """(B, N, heads * d) -> (B, heads, N, d), a view."""
     return tokens.unflatten(2, (heads, -1)).transpose(1, 2)
 
 
-def _named(layers: Sequence[AttentionLayer], kind: Kind, wanted: Sequence[int | str]) -> set[str]:
-    """Return the names of the layers of one kind that ``wanted`` stands for; raises ValueError where it is none."""
-    names: set[str] = set()
-    candidates = [layer for layer in layers if layer.kind == kind]
-    for choice in wanted:
-        found = {layer.name for layer in candidates if choice == layer.factor or _begins(layer.name, choice)}
-        if not found:
-            factors = sorted({layer.factor for layer in candidates})
-            raise ValueError(f"there is no {kind}-attention at {choice!r}; there is some at factors {factors}")
-        names |= found
-    return names
-
-
-def _begins(name: str, choice: int | str) -> bool:
-    return isinstance(choice, str) and f"{name}.".startswith(f"{choice}.")
-
-
 def _check_plain(layer: AttentionLayer) -> None:
     attn = layer.module
-    if type(attn.processor) is not AttnProcessor2_0:
+    if type(attn.processor) not in (AttnProcessor2_0, _RecordingProcessor):
         raise ValueError(
             f"{layer.name} has the attention processor {type(attn.processor).__name__}; only AttnProcessor2_0, "
             "diffusers' default, can be recorded"
@@ -282,14 +235,3 @@ def _check_plain(layer: AttentionLayer) -> None:
     extras = ("spatial_norm", "group_norm", "norm_cross", "norm_q", "norm_k")
     if any(getattr(attn, extra, None) for extra in extras) or attn.residual_connection or attn.fused_projections:
         raise ValueError(f"{layer.name} does more than attend; only plain layers can be recorded")
-
-
-def _bare(unet: nn.Module) -> UNet2DConditionModel:
-    """Return the network inside torch.compile's, peft's or a data-parallel wrapper."""
-    inner: Any = unet
-    while not isinstance(inner, UNet2DConditionModel):
-        wrapped = [getattr(inner, name, None) for name in ("_orig_mod", "module", "base_model", "model")]
-        inner = next((network for network in wrapped if isinstance(network, nn.Module)), None)
-        if inner is None:
-            raise TypeError(f"attention is recorded of diffusers' UNet2DConditionModel, not of {type(unet).__name__}")
-    return inner

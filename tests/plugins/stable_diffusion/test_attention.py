@@ -11,7 +11,8 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from lesionforge.kernels import attention_leakage, attention_refinement, token_attention
-from lesionforge.plugins.stable_diffusion.attention import attention_layers, record_attention
+from lesionforge.plugins.stable_diffusion.attention import record_attention
+from lesionforge.plugins.stable_diffusion.attention_layers import attention_layers
 
 TIME = 400
 CHOSEN = {"self_attention": [2], "cross_attention": [4]}
@@ -169,6 +170,35 @@ def test_every_pass_replaces_the_one_before(unet):
     recording.clear()
     with pytest.raises(RuntimeError, match=r"down_blocks\.1.* was not recorded; run the U-Net inside"):
         recording.self_attention()
+
+
+def test_a_recording_inside_another_takes_layers_over_and_passes_never_mix(unet):
+    latents, states = inputs()
+    outer = record_attention(unet, self_attention=[2], cross_attention=[4])
+    inner = record_attention(unet, self_attention=["down_blocks.1", "up_blocks.2"], stop=True)
+    with torch.no_grad(), outer:
+        unet(latents, TIME, states)
+        expected = outer.self_attention().query
+        with inner:
+            unet(2 * latents, TIME, states)
+        assert not torch.equal(inner.self_attention().query, expected)
+        with pytest.raises(RuntimeError, match="was not recorded"):
+            outer.cross_attention()
+        unet(latents, TIME, states)
+    assert torch.equal(outer.self_attention().query, expected) and len(outer.cross_attention().queries) == 5
+    assert all(type(each) is AttnProcessor2_0 for each in unet.attn_processors.values())
+
+
+def test_only_its_own_stop_ends_a_block(unet):
+    passed = []
+    with record_attention(unet, self_attention=[2], stop=True), record_attention(unet, cross_attention=[1]):
+        unet(*inputs()[:1], TIME, inputs()[1])
+        passed.append("inner")
+    assert not passed
+    recorder = record_attention(unet, self_attention=[2])
+    with recorder, pytest.raises(RuntimeError, match="under way already"):
+        recorder.__enter__()
+    assert all(type(each) is AttnProcessor2_0 for each in unet.attn_processors.values())
 
 
 def objective(recording) -> Tensor:
@@ -365,8 +395,6 @@ def test_what_was_not_asked_for_is_not_handed_out(unet):
 def test_networks_and_layers_of_other_kinds_are_refused(unet):
     with pytest.raises(TypeError, match="UNet2DConditionModel, not of Linear"):
         record_attention(nn.Linear(2, 2), self_attention=[1])
-    with record_attention(unet, self_attention=[2]), pytest.raises(ValueError, match="_RecordingProcessor"):
-        record_attention(unet, self_attention=[2]).__enter__()
     unet.set_attn_processor(AttnProcessor())
     with pytest.raises(ValueError, match="has the attention processor AttnProcessor; only AttnProcessor2_0"):
         record_attention(unet, self_attention=[2]).__enter__()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,16 @@ PROMPTS = ["a brown spot", "", "irregular, dark"]
 SEEDS = [7, 2**64 - 1, 12]
 
 
-def pipeline(folder: Path, name: str) -> StableDiffusionPipeline:
+@cache
+def opened(folder: Path) -> StableDiffusionPipeline:
     pipe = StableDiffusionPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
-    config = pipe.scheduler.config
+    return pipe
+
+
+def pipeline(folder: Path, name: str) -> StableDiffusionPipeline:
+    pipe = opened(folder)
+    config = DDIMScheduler.load_config(folder / "scheduler")
     if name == "pndm":
         pipe.scheduler = PNDMScheduler.from_config({**config, "skip_prk_steps": True})
     elif name == "ddim":
@@ -128,6 +135,23 @@ def test_a_guide_follows_the_gradient_of_recorded_attention(loaded_base):
     encoded = backwards
     again = sample(base, backwards, SEEDS[::-1], context=CONTEXT, steps=4, guide=guide)
     assert torch.equal(again.flip(0), guided)
+
+
+def test_a_guide_may_record_inside_a_recorded_sampling(loaded_base):
+    """What layout guidance needs: truncated passes in the first steps, the maps of the last one at the end."""
+    base = loaded_base(2, "epsilon")
+    states = encode_prompts(base, PROMPTS).states
+    guidance = record_attention(base.unet, cross_attention=[4], stop=True)
+
+    def guide(latents: Tensor, step: int, timestep: int) -> Tensor:
+        with guidance:
+            base.unet(latents, timestep, states)
+        return latents
+
+    with record_attention(base.unet, self_attention=[2], cross_attention=[4]) as recording:
+        guided = sample(base, PROMPTS, SEEDS, context=CONTEXT, steps=2, guide=guide)
+        plain = sample(base, PROMPTS, SEEDS, context=CONTEXT, steps=2)
+    assert torch.equal(guided, plain) and recording.self_attention().query.shape[0] == 6
 
 
 def test_maps_of_the_last_pass_stay_in_the_record_with_both_branches(loaded_base):

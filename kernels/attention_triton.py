@@ -39,9 +39,7 @@ def launch_options(query: Tensor, tiles: dict[tuple[int, int], Tile]) -> dict[st
     `tiles` has keys (bytes of a number, channels of a head at most), in order.
     """
     depth = query.shape[-1]
-    tile = next(
-        tile for (size, widest), tile in tiles.items() if size == query.element_size() and depth <= widest
-    )
+    tile = next(tile for (size, most), tile in tiles.items() if size == query.element_size() and depth <= most)
     return {
         "DEPTH": depth,
         "PADDED_DEPTH": padded(depth),

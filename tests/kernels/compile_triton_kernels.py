@@ -1,8 +1,8 @@
-"""Compiles an op's Triton kernels for GPUs that need not be here; prints registers, spills and shared memory as JSON.
+"""Compiles the Triton kernels for GPUs that need not be here; prints registers, spills and shared memory as JSON.
 
-python tests/kernels/compile_triton_kernels.py attention_refinement > tests/kernels/attention_refinement_registers.json
+python tests/kernels/compile_triton_kernels.py > tests/kernels/triton_registers.json
 
-What is compiled is what the op launches: its Triton functions run on tensors without data, and every launch is written
+What is compiled is what the ops launch: their Triton functions run on tensors without data, and every launch is written
 down, with its types and constants, instead of carried out.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -134,11 +133,8 @@ def _aligned(value: Any) -> bool:
     return isinstance(value, Tensor) or value % 16 == 0
 
 
-OPS = {op.__name__: op for op in (attention_leakage, attention_refinement, norm_act_conv2d)}
-
-
 def main() -> None:
-    launches = OPS[sys.argv[1]]()
+    launches = attention_leakage() | attention_refinement() | norm_act_conv2d()
     found = {
         f"{name} sm_{capability}": resources(launch, capability)
         for capability in CAPABILITIES

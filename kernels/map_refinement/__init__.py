@@ -104,12 +104,14 @@ def _(query: Tensor, key: Tensor, values: Tensor, steps: int, scale: float, stra
 
 @torch.library.custom_op("lesionforge::attention_refinement_backward", mutates_args=())
 def _backward_op(
-    query: Tensor, key: Tensor, values: Tensor, grad: Tensor, steps: int, scale: float
+    query: Tensor, key: Tensor, values: Tensor, grad: Tensor, steps: int, scale: float, strategy: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     dtype = attention_inputs.computing_dtype(torch.promote_types(query.dtype, values.dtype))
     given = (query, key, values, grad)
+    if strategy == "auto":
+        strategy = memory.strategy_for(query.shape[2], steps, dtype, query.device)
     with attention_inputs.without_autocast(query.device):
-        made = blocked.gradients(query.to(dtype), key.to(dtype), values.to(dtype), grad.to(dtype), steps, scale)
+        made = blocked.gradients(*(tensor.to(dtype) for tensor in given), steps, scale, strategy)
     of_query, of_key, of_values = (
         gradient.to(tensor.dtype, memory_format=torch.contiguous_format, copy=True)
         for gradient, tensor in zip(made, given, strict=False)
@@ -119,7 +121,7 @@ def _backward_op(
 
 @_backward_op.register_fake
 def _(
-    query: Tensor, key: Tensor, values: Tensor, grad: Tensor, steps: int, scale: float
+    query: Tensor, key: Tensor, values: Tensor, grad: Tensor, steps: int, scale: float, strategy: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     dense = torch.contiguous_format
     return (
@@ -130,13 +132,13 @@ def _(
 
 
 def _keep(ctx, inputs: tuple, output: Tensor) -> None:
-    query, key, values, ctx.steps, ctx.scale, _, _ = inputs
+    query, key, values, ctx.steps, ctx.scale, ctx.strategy, _ = inputs
     ctx.save_for_backward(query, key, values)
 
 
 def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
     gradients = torch.ops.lesionforge.attention_refinement_backward(
-        *ctx.saved_tensors, grad.contiguous(), ctx.steps, ctx.scale
+        *ctx.saved_tensors, grad.contiguous(), ctx.steps, ctx.scale, ctx.strategy
     )
     return *gradients, None, None, None, None
 

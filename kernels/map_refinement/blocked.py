@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+Product = Callable[[Tensor], Tensor]
 
 # Scores that a block of rows has over all layers: small enough for a CPU's cache, large enough for a GPU's queue.
 BLOCK = {"cpu": 1 << 21, "cuda": 1 << 26}
@@ -60,25 +64,41 @@ def row_blocks(layers: int, tokens: int, device: torch.device) -> list[slice]:
 
 
 def gradients(
-    query: Tensor, key: Tensor, values: Tensor, grad: Tensor, steps: int, scale: float
+    query: Tensor, key: Tensor, values: Tensor, grad: Tensor, steps: int, scale: float, strategy: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of sum(grad * A^steps values) to query, key and values; the maps are computed again, block by block.
 
-    With U_t = A^t values and G_t = (A^T)^t grad, dA = sum_t G_(steps-1-t) U_t^T has rank R steps: attention's own
-    backward with U side by side as the values and G as their gradient.
+    `strategy` "mean_map" keeps A of one case for the powers, "matrix_free" nothing of size N x N. With U_t = A^t values
+    and G_t = (A^T)^t grad, dA = sum_t G_(steps-1-t) U_t^T has rank R steps: attention's own backward with U side by
+    side as the values and G as their gradient.
     """
     of_query, of_key, of_values = torch.zeros_like(query), torch.zeros_like(key), torch.empty_like(values)
     for case in range(len(query)):
-        attention = mean_map(query[case], key[case], scale)
+        apply, apply_transposed = _products(query[case], key[case], scale, strategy)
         forward, back = [values[case]], [grad[case]]
         for _ in range(steps - 1):
-            forward.append(attention @ forward[-1])
-            back.append(attention.mT @ back[-1])
-        of_values[case] = attention.mT @ back[-1] if steps else grad[case]
+            forward.append(apply(forward[-1]))
+            back.append(apply_transposed(back[-1]))
+        of_values[case] = apply_transposed(back[-1]) if steps else grad[case]
         if steps:
             u, g = torch.cat(forward, -1), torch.cat(back[::-1], -1) / query.shape[1]
             _map_gradients(query[case], key[case], u, g, scale, of_query[case], of_key[case])
     return of_query, of_key, of_values
+
+
+def _products(query: Tensor, key: Tensor, scale: float, strategy: str) -> tuple[Product, Product]:
+    """x -> A x and x -> A^T x for the mean map A of one case."""
+    if strategy == "mean_map":
+        attention = mean_map(query, key, scale)
+        return (lambda x: attention @ x), (lambda x: attention.mT @ x)
+
+    def apply_transposed(x: Tensor) -> Tensor:
+        out = torch.zeros_like(x)
+        for rows in row_blocks(query.shape[0], query.shape[1], query.device):
+            out += torch.softmax(query[:, rows] * scale @ key.mT, dim=-1).mean(0).mT @ x[rows]
+        return out
+
+    return (lambda x: mean_attention(query[None], key[None], x[None], scale)[0]), apply_transposed
 
 
 def _map_gradients(

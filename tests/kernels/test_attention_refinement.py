@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 
 from lesionforge.kernels import BackendUnavailable, attention_refinement, native
 from lesionforge.kernels.attention_native import instruction_sets, why_not
-from lesionforge.kernels.map_refinement import cpu, memory
+from lesionforge.kernels.map_refinement import blocked, cpu, memory
 
 CPU = pytest.param("cpu", marks=pytest.mark.skipif(why_not() is not None, reason=str(why_not())))
 STRATEGIES = ["matrix_free", "mean_map"]
@@ -104,6 +106,26 @@ def test_more_columns_than_the_heads_are_wide(backend: str, strategy: str) -> No
 def test_gradcheck(name: str, steps: int) -> None:
     given = [tensor.requires_grad_() for tensor in tensors(2, 2, 5, 3, 2, torch.float64)]
     assert torch.autograd.gradcheck(lambda *t: attention_refinement(*t, steps=steps, backend=name), given)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_gradients_keep_to_the_strategy(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(blocked.BLOCK, "cpu", 2 * 400 * 50)
+    given = [tensor.requires_grad_() for tensor in tensors(1, 2, 400, 8, 1, torch.float32)]
+    loss = attention_refinement(*given, strategy=strategy, backend="torch").square().sum()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profile:
+        torch.autograd.grad(loss, given)
+    products = [event.input_shapes[0] for event in profile.events() if event.name in ("aten::mv", "aten::mm")]
+    by_map = [shape for shape in products if shape == [400, 400]]
+    assert bool(by_map) == (strategy == "mean_map")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_gradcheck_by_strategy(strategy: str, steps: int) -> None:
+    given = [tensor.requires_grad_() for tensor in tensors(2, 2, 5, 3, 2, torch.float64)]
+    refine = partial(attention_refinement, steps=steps, strategy=strategy, backend="torch")
+    assert torch.autograd.gradcheck(refine, given)
 
 
 def test_gradients_agree(backend: str) -> None:

@@ -15,6 +15,7 @@ from lesionforge import kernels
 from lesionforge.kernels import (
     attention_leakage,
     attention_refinement,
+    clean_masks,
     extract_masks,
     native,
     norm_act_conv2d,
@@ -48,17 +49,19 @@ OPERATIONS: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     "token_attention": (lambda q, k: token_attention(2 * q, k, [1, 4]).sin(), (QUERY, KEY)),
     "otsu_threshold": (lambda maps: otsu_threshold(2 * maps).sin(), (MAPS,)),
     "extract_masks": (lambda maps: extract_masks(2 * maps, 20, smoothing=0.5).sin(), (MAPS,)),
+    "clean_masks": (lambda maps: clean_masks((2 * maps).relu()).sin(), (MAPS,)),
 }
-WITHOUT_GRADIENT = {"otsu_threshold", "extract_masks"}
+WITHOUT_GRADIENT = {"otsu_threshold", "extract_masks", "clean_masks"}
 # What each operator of torch.library is checked on; the Triton ones are checked where Triton runs.
 OPERATORS: dict[str, tuple[Any, ...]] = {
     "group_norm_silu": (X, SCALE, OFFSET, 4, 1e-5, "cpu"),
     "add_shift_residual_": (X.clone(), SHIFT, X, "cpu"),
     "attention_refinement": (QUERY, KEY, VALUES, 3, 0.5, "mean_map", "auto"),
-    "attention_refinement_backward": (QUERY, KEY, VALUES, VALUES.flip(1), 3, 0.5),
+    "attention_refinement_backward": (QUERY, KEY, VALUES, VALUES.flip(1), 3, 0.5, "auto"),
     "attention_leakage": (QUERY, KEY, INSIDE, True, 0.5, "auto", True),
     "otsu_threshold": (MAPS, 256, "auto"),
     "extract_masks": (MAPS, 20, 3, True, [0.25, 0.5, 0.25], "auto"),
+    "clean_masks": ((MAPS > 0).byte(), 3, True, "auto"),
 }
 ELSEWHERE = {"dilated_conv2d": "it has a Triton backend alone"}
 

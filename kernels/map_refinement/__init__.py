@@ -111,7 +111,8 @@ def _backward_op(
     if strategy == "auto":
         strategy = memory.strategy_for(query.shape[2], steps, dtype, query.device)
     with attention_inputs.without_autocast(query.device):
-        made = blocked.gradients(*(tensor.to(dtype) for tensor in given), steps, scale, strategy)
+        wide = query.to(dtype), key.to(dtype), values.to(dtype), grad.to(dtype)
+        made = blocked.gradients(*wide, steps, scale, strategy)
     of_query, of_key, of_values = (
         gradient.to(tensor.dtype, memory_format=torch.contiguous_format, copy=True)
         for gradient, tensor in zip(made, given, strict=False)

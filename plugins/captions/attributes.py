@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 
 from ...core.errors import DataError
 from .colours import COLOURS, colour_shares, lab, masked_median, typology_angle
+from .lines import dark_ridges, find_strands
 from .marks import dilated, measure_marks
 from .shape import measure_shape
 
@@ -19,6 +20,8 @@ EDGE = 256
 """Edge in pixels at which everything is measured; all lengths of this package refer to it."""
 HALO = 6
 """Pixels around a lesion that are neither lesion nor skin."""
+HAIR_WIDTH = 2
+"""Pixels beside the middle of a hair that are hair, and give a lesion no colour."""
 DARKEST_SKIN = 15.0
 """L* below which a pixel is taken for the instrument's black rim."""
 LEAST_SKIN = 0.03
@@ -107,10 +110,13 @@ def measure(images: Tensor, masks: Tensor | None = None) -> Attributes:
     skin = ~surrounded & (colour[:, :1] > DARKEST_SKIN)
     skin &= skin.float().mean((1, 2, 3), keepdim=True) >= LEAST_SKIN
     skin_colour = masked_median(colour, skin)
-    marks = measure_marks(colour, surrounded, skin_colour)
+    ridges = dark_ridges(colour[:, :1])
+    strands = find_strands(ridges)
+    marks = measure_marks(colour, surrounded, skin_colour, ridges, strands)
+    pigment = (lesion > 0.5) & ~dilated(strands, HAIR_WIDTH)
     return Attributes(
         **vars(shape),
-        colours=colour_shares(images, lesion > 0.5, skin),
+        colours=colour_shares(images, pigment, skin),
         skin_tone=typology_angle(skin_colour),
         **vars(marks),
     )

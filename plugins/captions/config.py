@@ -49,7 +49,7 @@ class CaptionConfig(PluginConfig):
     @field_validator("url")
     @classmethod
     def _web_address(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"https?://[^\s/?#@]+[^\s?#]*", value):
+        if value is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
             raise ValueError("an address begins with http:// or https:// and holds no user name, query or fragment")
         return value
 

@@ -17,7 +17,12 @@ LINE = 21
 """Length in pixels along which a ridge must go straight to count as a line."""
 DIRECTIONS = 12
 
-RULER_ANGLES = 48
+HAIR_STRENGTH = 0.7
+"""Ridge, of a pixel and on the mean along its line, from which it may be hair."""
+HAIR_DIRECTION = 2.2
+"""How many times stronger a hair must be along its direction than on the mean of all directions."""
+
+RULER_ANGLES = 36
 RULER_WINDOW = 96
 """Length in pixels of the piece of a ruler that must be visible."""
 WINDOW_STEP = 16
@@ -48,10 +53,11 @@ def dark_ridges(lightness: Tensor) -> Tensor:
     return ((mean + difference) - (mean - difference).abs()).clamp_min(0) * RIDGE_SCALE**2
 
 
-def straight_lines(ridges: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean ridge along the best direction through each pixel, and its mean over all directions."""
+def find_strands(ridges: Tensor) -> Tensor:
+    """Return where (N, 1, H, W) ridges go straight in one direction, as hairs do, and rulers, and pen strokes."""
     along = conv2d(ridges.clamp_max(3), _segments(ridges), padding=LINE // 2)
-    return along.amax(1, keepdim=True), along.mean(1, keepdim=True)
+    best, mean = along.amax(1, keepdim=True), along.mean(1, keepdim=True)
+    return (best > HAIR_STRENGTH) & (best > HAIR_DIRECTION * mean) & (ridges > HAIR_STRENGTH)
 
 
 def _segments(like: Tensor) -> Tensor:
@@ -88,13 +94,14 @@ def find_ruler(ridges: Tensor) -> Ruler:
     windows, rows = unbroken.shape[3], unbroken.shape[2]
     line, place = unbroken.view(count, -1).topk(CANDIDATES)
     start, row, angle = place % windows * WINDOW_STEP, place // windows % rows, place // (windows * rows)
-    bands = avg_pool2d(turned, (3, 1), 1, (1, 0)).view(count, RULER_ANGLES, rows, edge)
-    columns = start[..., None] + torch.arange(RULER_WINDOW, device=ridges.device)
-    case = torch.arange(count, device=ridges.device)[:, None, None]
-    ticks = [
-        _periodicity(bands[case, angle[..., None], (row + offset // ROW_STEP).clamp(0, rows - 1)[..., None], columns])
-        for offset in TICK_ROWS
-    ]
+    columns = start[..., None, None] + torch.arange(RULER_WINDOW, device=ridges.device)
+    case = torch.arange(count, device=ridges.device)[:, None]
+    lanes = turned.view(count, RULER_ANGLES, rows, edge)
+    ticks = []
+    for offset in TICK_ROWS:
+        beside = (row[..., None] + torch.tensor([-1, 0, 1], device=ridges.device) + offset // ROW_STEP)[..., None]
+        marks = lanes[case[..., None, None], angle[..., None, None], beside.clamp(0, rows - 1), columns]
+        ticks.append(_periodicity(marks.mean(2)))
     score, best = (torch.stack(ticks).amax(0).clamp_min(0) * line).max(1)
     best = best[:, None]
     chosen_row = row.gather(1, best)[:, 0].to(ridges.dtype) * ROW_STEP

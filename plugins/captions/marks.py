@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from .lines import dark_ridges, find_ruler, straight_lines
+from .lines import find_ruler
 
-HAIR_STRENGTH = 0.7
-"""Mean ridge along a line from which it may be a hair."""
-HAIR_DIRECTION = 2.2
-"""How many times stronger a hair must be along its direction than on the mean of all directions."""
-RULER_SCORE = 0.62
+HAIR_REDNESS = 8.0
+"""How much more a* than skin a line may have: vessels have more."""
+BLACK = 15.0
+"""L* of the instrument's rim and of bars around the picture, at whose edges no hair is counted."""
+RULER_SCORE = 0.57
 RULER_REACH = 16
 """Distance in pixels from a ruler's line within which no hair is counted."""
 LEAST_GROUND = 0.05
@@ -50,7 +50,13 @@ class Marks:
 
 def dilated(where: Tensor, reach: int) -> Tensor:
     """Return (N, 1, H, W) bool grown by ``reach`` pixels in each direction."""
-    return max_pool2d(where.float(), 2 * reach + 1, 1, reach) > 0.5
+    across = max_pool2d(where.float(), (1, 2 * reach + 1), 1, (0, reach))
+    return max_pool2d(across, (2 * reach + 1, 1), 1, (reach, 0)) > 0.5
+
+
+def opened(where: Tensor, reach: int) -> Tensor:
+    """Return (N, 1, H, W) bool without parts narrower than ``2 reach + 1`` pixels; what lies outside counts as in."""
+    return dilated(~dilated(~where, reach), reach)
 
 
 def find_ink(lab: Tensor, skin: Tensor) -> Tensor:
@@ -70,17 +76,24 @@ def find_marker(lab: Tensor, skin: Tensor) -> Tensor:
     return ((chroma - own > MARKER_CHROMA) | greener) & (unlike > MARKER_DISTANCE)
 
 
-def measure_marks(lab: Tensor, lesion: Tensor, skin: Tensor) -> Marks:
-    """Measure (N, 3, S, S) CIELAB outside ``lesion`` (N, 1, S, S) bool, given the (N, 3) colour of skin."""
+def measure_marks(lab: Tensor, lesion: Tensor, skin: Tensor, ridges: Tensor, strands: Tensor) -> Marks:
+    """Measure what lies outside the lesions.
+
+    Args:
+        lab: (N, 3, S, S) CIELAB.
+        lesion: (N, 1, S, S) bool.
+        skin: (N, 3) colour of the skin, NaN where unknown.
+        ridges: (N, 1, S, S) dark lines, see :func:`.lines.dark_ridges`.
+        strands: (N, 1, S, S) bool, see :func:`.lines.find_strands`.
+    """
     outside = ~lesion
     ink, marker = find_ink(lab, skin) & outside, find_marker(lab, skin) & outside
     marker &= ~ink
-    ridges = dark_ridges(lab[:, :1])
     ruler = find_ruler(ridges)
-    lines, mean = straight_lines(ridges)
     on_ruler = (ruler.distance < RULER_REACH) & (ruler.score > RULER_SCORE)[:, None, None, None]
-    ground = outside & ~on_ruler & ~dilated(ink | marker, 6)
-    hair = (lines > HAIR_STRENGTH) & (lines > HAIR_DIRECTION * mean) & (ridges > HAIR_STRENGTH) & ground
+    rim = opened(lab[:, :1] < BLACK, 6)
+    ground = outside & ~on_ruler & ~dilated(ink | marker | rim, 6)
+    hair = strands & ground & (lab[:, 1:2] - skin[:, 1, None, None, None] < HAIR_REDNESS)
     return Marks(
         hair=_share(hair, ground),
         ruler=ruler.score,

@@ -36,8 +36,8 @@ LEVELS: dict[str, Levels] = {
         (55, "light"),
         (TOP, "very light"),
     ),
-    "hair": ((0.011, "none"), (0.045, "few"), (TOP, "many")),
-    "ruler": ((0.62, "none"), (TOP, "ruler")),
+    "hair": ((0.015, "none"), (0.045, "few"), (TOP, "many")),
+    "ruler": ((0.57, "none"), (TOP, "ruler")),
     "ink": ((0.002, "none"), (TOP, "ink")),
     "marker": ((0.004, "none"), (TOP, "marker")),
 }
@@ -49,6 +49,11 @@ CUT = 0.02
 """Share of the outermost pixels from which a lesion is cut by the image's edge."""
 OVERFLOW = 0.25
 """Share of the outermost pixels from which a lesion's shape and place cannot be seen."""
+HIDDEN = {
+    "cut": ("asymmetry", "irregularity"),
+    "overflow": ("elongation", "asymmetry", "irregularity", "place"),
+}
+"""What cannot be said of a lesion since part of it lies outside the image."""
 DARK_CORNERS = 0.65
 """Lightness of the corners over the skin's below which they are dark."""
 MAIN_COLOUR = 0.15
@@ -126,8 +131,8 @@ def facts(attributes: Attributes) -> list[dict[str, str]]:
     rows = []
     for row in range(len(attributes)):
         known = {name: columns[name][row] for name in order}
-        if known["cut"] == "overflow":  # what lies outside the image decides these
-            known |= dict.fromkeys(("elongation", "asymmetry", "irregularity", "place"))
+        if known["cut"] in HIDDEN:
+            known |= dict.fromkeys(HIDDEN[known["cut"]])
         rows.append({name: level for name, level in known.items() if level is not None and level != "none"})
     return rows
 

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+
+from lesionforge.core.batch import Batch
+from lesionforge.core.chain import Chain
+from lesionforge.core.context import Context
+from lesionforge.core.dataset import Dataset
+from lesionforge.core.errors import ConfigError, DataError, PluginError
+from lesionforge.core.loading import load_dataset
+from lesionforge.plugins.captions.plugin import DermPromptSampler
+from lesionforge.plugins.captions.recombination import GROUPS, RealCases
+from lesionforge.plugins.captions.wording import facts
+from lesionforge.testing import assert_contract, disc_dataset
+
+
+@pytest.fixture(scope="module")
+def phantoms() -> Dataset:
+    return load_dataset("phantom(size=64, count=40, hair=0.5)")
+
+
+@pytest.fixture(scope="module")
+def real(phantoms) -> RealCases:
+    return RealCases.measured(phantoms, torch.device("cpu"), lambda done, total, metrics: None)
+
+
+def test_keeps_the_contract_of_its_role():
+    assert_contract("derm-prompt-sampler", data=disc_dataset(8, 64))
+
+
+def test_a_blank_chain_can_begin_with_prompts(tmp_path):
+    chain = Chain.parse("derm-prompt-sampler | phantom(size=32)")
+    run = chain.run(count=4, output=tmp_path / "run", data=disc_dataset(9, 64), device="cpu", report=False)
+    prompts = [case.prompt for case in run.cases()]
+    assert all(prompt.startswith("An image of <lesion> on <skin>. ") for prompt in prompts) and len(set(prompts)) > 1
+    with pytest.raises(ConfigError, match="must be fitted on real data"):
+        chain.run(count=4, output=tmp_path / "other", device="cpu")
+
+
+def test_the_drawn_facts_are_distributed_as_the_real_ones(real):
+    drawn = real.draw(range(4000), [None] * 4000, None, stream="s")
+    for name in ("skin_tone", "hair", "area", "colours"):
+        expected, found = (Counter(row.get(name) for row in facts(table)) for table in (real.attributes, drawn))
+        for level, count in expected.items():
+            assert found[level] / 4000 == pytest.approx(count / len(real.attributes), abs=0.04)
+
+
+def test_each_group_comes_whole_from_one_real_case_and_groups_from_several(real):
+    drawn = real.draw(range(50), [None] * 50, None, stream="s")
+    donors = {}
+    for group, names in GROUPS.items():
+        rows = [
+            torch.stack(
+                [
+                    (real.attributes.columns()[name].nan_to_num(-9) == drawn.columns()[name][case].nan_to_num(-9))
+                    .view(len(real.attributes), -1)
+                    .all(1)
+                    for name in names
+                ]
+            ).all(0)
+            for case in range(50)
+        ]
+        assert all(row.any() for row in rows)
+        donors[group] = [int(row.nonzero()[0, 0]) for row in rows]
+    assert sum(a == b for a, b in zip(donors["form"], donors["surroundings"], strict=True)) < 10
+
+
+def test_a_case_s_prompt_is_its_seed_s_alone(real):
+    alone = real.draw([7], [None], None, stream="s")
+    among = real.draw([3, 7, 9], [None, None, None], None, stream="s")
+    for name, column in alone.columns().items():
+        assert torch.equal(column.nan_to_num(-9), among.columns()[name][1:2].nan_to_num(-9))
+
+
+def test_labelled_cases_look_like_their_class(real):
+    drawn = real.draw(range(60), ["melanoma"] * 60, None, stream="s")
+    of_class = real.attributes.select((real.labels == real.classes.index("melanoma")).nonzero()[:, 0])
+    assert set(drawn.area.tolist()) <= set(of_class.area.tolist())
+    assert set(drawn.colours[:, 0].tolist()) <= set(of_class.colours[:, 0].tolist())
+    assert not set(drawn.skin_tone.tolist()) <= set(of_class.skin_tone.tolist())
+    with pytest.raises(PluginError, match="no real case is of class 'angioma'; there are"):
+        real.draw([0], ["angioma"], None, stream="s")
+
+
+def test_size_and_place_come_from_the_masks_that_are_there(real):
+    masks = torch.zeros(2, 1, 64, 64)
+    masks[0, :, 40:60, 5:25] = 1
+    drawn = real.draw([1, 2], [None, None], masks, stream="s")
+    assert drawn.area[0].item() == pytest.approx(400 / 64**2, rel=0.03)
+    assert drawn.centre[0].tolist() == pytest.approx([15 / 64, 50 / 64], abs=0.01)
+    plain = real.draw([1, 2], [None, None], None, stream="s")
+    assert torch.equal(drawn.colours, plain.colours)
+    assert drawn.area[1] == plain.area[1], "an empty mask says nothing"
+
+
+def test_the_fit_survives_being_written(real):
+    again = RealCases.from_state(real.state(), torch.device("cpu"))
+    assert again.classes == real.classes and again.captions == real.captions
+    assert torch.equal(again.labels, real.labels)
+    for name, column in real.attributes.columns().items():
+        assert torch.equal(again.attributes.columns()[name].nan_to_num(-9), column.nan_to_num(-9))
+
+
+def test_masks_prompt_and_mask_stay_one_case(phantoms):
+    sampler = DermPromptSampler(DermPromptSampler.Config(wording="plain"))
+    sampler.setup(Context(torch.device("cpu"), name="derm-prompt-sampler"))
+    sampler.load_fit(sampler.fit(phantoms))
+    masks = torch.zeros(1, 1, 64, 64)
+    masks[..., 2:14, 2:14] = 1
+    [prompt] = sampler.annotate(Batch.blank(1).with_columns(masks=masks)).prompts
+    assert "A small round lesion" in prompt and "towards the upper left" in prompt
+
+
+def test_real_cases_without_masks_are_refused():
+    data = disc_dataset(3)
+    bare = Dataset("bare", tuple(type(record)(record.image_id, record.image) for record in data.records))
+    with pytest.raises(DataError, match="dataset bare has no masks"):
+        RealCases.measured(bare, torch.device("cpu"), lambda done, total, metrics: None)

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -52,7 +52,9 @@ def attention_leakage(
     regions: "mask" for rows in M leaking outside; "both" adds a second column, rows outside M leaking into M, divided
     by sum(M). reduction over the region's rows: "mean", or "sum" as the paper writes it. An empty or full mask leaks 0.
     scale: factor on the scores, 1 / sqrt(d) if None. Everything narrower than float64 is computed in float32, under
-    autocast too. Differentiable once in query and key. backend: "reference", "torch", "cpu", "triton", or "auto".
+    autocast too, but for the gradients of bfloat16 tensors, for which "cpu" may round probabilities to bfloat16 (2^-9);
+    those of float32 are then within 4e-5 of the largest. Differentiable once in query and key. backend: "reference",
+    "torch", "cpu", "triton", or "auto".
 
     Raises TypeError or ValueError for other tensors or settings, BackendUnavailable if `backend` cannot serve.
     Source: Chen et al., DiDGen, layout guidance; the second column is the skin term of the two-sided loss.

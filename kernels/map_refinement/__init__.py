@@ -52,7 +52,8 @@ def attention_refinement(
 
     query, key: (B, L, N, d) of one floating dtype, L = layers x heads. values: (B, N, R), floating. steps >= 0; 0 gives
     the values. scale: factor on the scores, 1 / sqrt(d) if None. Everything narrower than float64 is computed in
-    float32, under autocast too. Differentiable once, by computing the maps again.
+    float32, under autocast too; "cpu" may take float32 scores from sums of bfloat16 parts, with an error below 2^-16 of
+    the products that they add up. Differentiable once, by computing the maps again.
 
     strategy: "matrix_free", "mean_map", or "auto": the mean map if there are two steps or more and it fits in half of
     the memory that is free; the two differ by rounding (error below 5e-6 for values in [0, 1]), so name one where the

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .dispatch import BackendUnavailable
     from .map_leakage import attention_leakage
     from .map_refinement import attention_refinement
-    from .mask_extraction import extract_masks, otsu_threshold
+    from .mask_extraction import clean_masks, extract_masks, otsu_threshold
     from .norm_act_conv import norm_act_conv2d
     from .seeded_noise import philox_u32, seeded_normal, seeded_uniform, stream_of
     from .token_maps import token_attention
@@ -21,6 +21,7 @@ __all__ = [
     "BackendUnavailable",
     "attention_leakage",
     "attention_refinement",
+    "clean_masks",
     "extract_masks",
     "norm_act_conv2d",
     "otsu_threshold",
@@ -35,6 +36,7 @@ _HOMES = {
     "BackendUnavailable": ".dispatch",
     "attention_leakage": ".map_leakage",
     "attention_refinement": ".map_refinement",
+    "clean_masks": ".mask_extraction",
     "extract_masks": ".mask_extraction",
     "otsu_threshold": ".mask_extraction",
     "norm_act_conv2d": ".norm_act_conv",

@@ -39,6 +39,29 @@ int64_t mirrored(int64_t place, int64_t length) {
     return std::min({place, period - place, length - 1});
 }
 
+// Makes masks of what lies above a threshold; every thread has its own.
+class Cleaner {
+public:
+    explicit Cleaner(const CleanOptions& options)
+        : options_(options),
+          mask_(options.height, options.width),
+          closing_(options.height, options.width, options.half_widths) {}
+
+    void clean(const uint8_t* levels, int threshold, float* out) {
+        const int64_t height = options_.height, width = options_.width;
+        for (int64_t y = 0; y < height; ++y) pack_above(levels + y * width, threshold, mask_.row(y), width);
+        if (!options_.half_widths.empty()) closing_.apply(mask_);
+        if (options_.largest_component) largest_.apply(mask_);
+        for (int64_t y = 0; y < height; ++y) unpack(mask_.row(y), out + y * width, width);
+    }
+
+private:
+    CleanOptions options_;
+    BitImage mask_;
+    Closing closing_;
+    LargestComponent largest_;
+};
+
 // Turns maps into masks one after the other; every thread has its own.
 class Extractor {
 public:
@@ -46,8 +69,7 @@ public:
         : options_(options),
           across_(options.width, options.size),
           down_(options.height, options.size),
-          mask_(options.size, options.size),
-          closing_(options.size, options.size, options.half_widths),
+          cleaner_({options.size, options.size, options.half_widths, options.largest_component}),
           levels_(static_cast<size_t>(options.size * options.size)) {}
 
     void extract(const float* map, float* out) {
@@ -121,18 +143,12 @@ private:
         const int64_t size = options_.size;
         Histogram histogram;
         histogram.add(levels, size * size);
-        const int threshold = histogram.otsu_level();
-        for (int64_t y = 0; y < size; ++y) pack_above(levels + y * size, threshold, mask_.row(y), size);
-        if (!options_.half_widths.empty()) closing_.apply(mask_);
-        if (options_.largest_component) largest_.apply(mask_);
-        for (int64_t y = 0; y < size; ++y) unpack(mask_.row(y), out + y * size, size);
+        cleaner_.clean(levels, histogram.otsu_level(), out);
     }
 
     const MaskOptions& options_;
     Axis across_, down_;
-    BitImage mask_;
-    Closing closing_;
-    LargestComponent largest_;
+    Cleaner cleaner_;
     std::vector<uint8_t> levels_;
     std::vector<float> scaled_, top_, bottom_, line_, image_;
 };
@@ -177,23 +193,29 @@ void thresholds(const void* maps, void* out, int64_t cases, int64_t pixels, int 
         static_cast<T*>(out)[i] = threshold_of(static_cast<const T*>(maps) + i * pixels, pixels, bins);
 }
 
-template <typename T>
-void masks(const void* maps, float* out, int64_t cases, const MaskOptions& options, int threads) {
+// Calls work(worker, case) with each thread's own worker.
+template <typename Worker, typename Options, typename Work>
+void share_cases(int64_t cases, const Options& options, int threads, Work work) {
     [[maybe_unused]] const int team = static_cast<int>(std::clamp<int64_t>(cases, 1, threads));
     std::atomic<bool> exhausted = false;
 #pragma omp parallel num_threads(team)
     try {
-        Extractor extractor(options);
+        Worker worker(options);
 #pragma omp for schedule(static) nowait
-        for (int64_t i = 0; i < cases; ++i) {
-            if (exhausted) continue;
-            extractor.extract(static_cast<const T*>(maps) + i * options.height * options.width,
-                              out + i * options.size * options.size);
-        }
+        for (int64_t i = 0; i < cases; ++i)
+            if (!exhausted) work(worker, i);
     } catch (const std::bad_alloc&) {
         exhausted = true;
     }
     if (exhausted) throw std::bad_alloc();
+}
+
+template <typename T>
+void masks(const void* maps, float* out, int64_t cases, const MaskOptions& options, int threads) {
+    const int64_t pixels = options.height * options.width, made = options.size * options.size;
+    share_cases<Extractor>(cases, options, threads, [&](Extractor& extractor, int64_t i) {
+        extractor.extract(static_cast<const T*>(maps) + i * pixels, out + i * made);
+    });
 }
 
 }  // namespace
@@ -204,6 +226,13 @@ void otsu_threshold(const void* maps, void* out, bool bytes, int64_t cases, int6
 
 void extract_masks(const void* maps, float* out, bool bytes, int64_t cases, const MaskOptions& options, int threads) {
     (bytes ? masks<uint8_t> : masks<float>)(maps, out, cases, options, threads);
+}
+
+void clean_masks(const uint8_t* masks, float* out, int64_t cases, const CleanOptions& options, int threads) {
+    const int64_t pixels = options.height * options.width;
+    share_cases<Cleaner>(cases, options, threads, [&](Cleaner& cleaner, int64_t i) {
+        cleaner.clean(masks + i * pixels, 0, out + i * pixels);
+    });
 }
 
 }  // namespace lesionforge

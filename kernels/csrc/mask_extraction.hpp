@@ -6,10 +6,16 @@
 
 namespace lesionforge {
 
+struct CleanOptions {
+    std::int64_t height, width;    // of a mask
+    std::vector<int> half_widths;  // rows of the closing's structuring element; empty: no closing
+    bool largest_component;
+};
+
 struct MaskOptions {
     std::int64_t height, width;     // of a map
     std::int64_t size;              // of a mask, a side
-    std::vector<int> half_widths;   // rows of the closing's structuring element; empty: no closing
+    std::vector<int> half_widths;   // as above
     bool largest_component;
     std::vector<float> taps;        // of the smoothing; empty: no smoothing
 };
@@ -21,5 +27,8 @@ void otsu_threshold(const void* maps, void* out, bool bytes, std::int64_t cases,
 // out: cases x size x size floats, 0 or 1. Throws std::bad_alloc without leaving a thread behind.
 void extract_masks(const void* maps, float* out, bool bytes, std::int64_t cases, const MaskOptions& options,
                    int threads);
+
+// masks: bytes, 0 outside; out likewise, of the same shape.
+void clean_masks(const std::uint8_t* masks, float* out, std::int64_t cases, const CleanOptions& options, int threads);
 
 }  // namespace lesionforge

@@ -88,6 +88,16 @@ void bind_mask_extraction(py::module_& module) {
         py::arg("maps"), py::arg("out"), py::arg("bytes"), py::arg("cases"), py::arg("height"), py::arg("width"),
         py::arg("size"), py::arg("half_widths"), py::arg("largest_component"), py::arg("taps"), py::arg("threads"),
         py::call_guard<py::gil_scoped_release>());
+    module.def(
+        "clean_masks",
+        [](std::uintptr_t masks, std::uintptr_t out, std::int64_t cases, std::int64_t height, std::int64_t width,
+           std::vector<int> half_widths, bool largest_component, int threads) {
+            const lesionforge::CleanOptions options{height, width, std::move(half_widths), largest_component};
+            lesionforge::clean_masks(pointer<const std::uint8_t>(masks), pointer<float>(out), cases, options, threads);
+        },
+        py::arg("masks"), py::arg("out"), py::arg("cases"), py::arg("height"), py::arg("width"),
+        py::arg("half_widths"), py::arg("largest_component"), py::arg("threads"),
+        py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace

@@ -30,7 +30,7 @@ from ..cuda import why_not as why_not_cuda
 from ..dispatch import Backend, Op
 from . import cpu, cuda, reference
 
-__all__ = ["OPS", "extract_masks", "otsu_threshold"]
+__all__ = ["OPS", "clean_masks", "extract_masks", "otsu_threshold"]
 
 MAX_SIZE = 8192  # beyond it the exact sums of Otsu's criterion would leave 64 bits
 
@@ -57,7 +57,14 @@ _masks = Op(
     Backend("reference", reference.extract_masks, reference.why_not),
     probe=lambda device: (_probe_maps(device), 97, 5, True, [0.25, 0.5, 0.25]),
 )
-OPS = (_threshold, _masks)
+_clean = Op(
+    "clean_masks",
+    Backend("cpu", cpu.clean_masks, cpu.why_not),
+    Backend("cuda", cuda.clean_masks, why_not_cuda, unmeasured),
+    Backend("reference", reference.clean_masks, reference.why_not),
+    probe=lambda device: ((_probe_maps(device) > 0.5).byte(), 5, True),
+)
+OPS = (_threshold, _masks, _clean)
 
 
 def otsu_threshold(maps: Tensor, *, bins: int = 256, backend: str = "auto") -> Tensor:
@@ -98,11 +105,24 @@ def extract_masks(
     maps = _checked_maps(soft_masks)
     if not 1 <= operator.index(size) <= MAX_SIZE:
         raise ValueError(f"size must be in [1, {MAX_SIZE}], not {size}")
-    if operator.index(closing) < 0 or (closing and closing % 2 == 0) or closing > MAX_SIZE:
-        raise ValueError(f"closing must be 0 or an odd number of pixels up to {MAX_SIZE}, not {closing}")
+    _check_closing(closing)
     if not 0 <= smoothing <= 1000:
         raise ValueError(f"smoothing must be in [0, 1000] pixels, not {smoothing}")
     return _extract_masks(maps, size, closing, largest_component, _gaussian(smoothing), backend)
+
+
+def clean_masks(masks: Tensor, *, closing: int = 5, largest_component: bool = True, backend: str = "auto") -> Tensor:
+    """Closes binary masks and keeps the largest component of each: (N, 1, H, W) or (N, H, W) -> the same, of 0 and 1.
+
+    What is not 0 is inside; the dtype is kept. `closing` and `largest_component` are those of `extract_masks`.
+    Raises TypeError for a dtype that is neither bool, uint8 nor floating point, ValueError for another shape or an even
+    or negative `closing`, BackendUnavailable if `backend` cannot serve.
+    """
+    if masks.dtype not in (torch.bool, torch.uint8) and not masks.dtype.is_floating_point:
+        raise TypeError(f"masks must be bool, uint8 or floating point, not {masks.dtype}")
+    _check_closing(closing)
+    made = _clean_masks(_batched((masks.detach() != 0).byte()), closing, largest_component, backend)
+    return made.to(masks.dtype).reshape(masks.shape)
 
 
 @torch.library.custom_op("lesionforge::otsu_threshold", mutates_args=())
@@ -127,17 +147,38 @@ def _(maps: Tensor, size: int, closing: int, largest_component: bool, taps: list
     return maps.new_empty((maps.shape[0], 1, size, size), dtype=torch.float32)
 
 
+@torch.library.custom_op("lesionforge::clean_masks", mutates_args=())
+def _clean_masks(masks: Tensor, closing: int, largest_component: bool, backend: str) -> Tensor:
+    return _clean.choose(backend, masks).run(masks, closing, largest_component)
+
+
+@_clean_masks.register_fake
+def _(masks: Tensor, closing: int, largest_component: bool, backend: str) -> Tensor:
+    return masks.new_empty(masks.shape, dtype=torch.float32)
+
+
 def _checked_maps(maps: Tensor) -> Tensor:
     """(N, 1, H, W), uint8 or float32, cut off from the graph."""
     if maps.dtype != torch.uint8 and not maps.dtype.is_floating_point:
         raise TypeError(f"maps must be uint8 or floating point, not {maps.dtype}")
+    maps = _batched(maps)
+    return maps.detach() if maps.dtype == torch.uint8 else maps.detach().float()
+
+
+def _check_closing(closing: int) -> None:
+    if operator.index(closing) < 0 or (closing and closing % 2 == 0) or closing > MAX_SIZE:
+        raise ValueError(f"closing must be 0 or an odd number of pixels up to {MAX_SIZE}, not {closing}")
+
+
+def _batched(maps: Tensor) -> Tensor:
+    """(N, 1, H, W)."""
     if maps.ndim == 3:
         maps = maps[:, None]
     if maps.ndim != 4 or maps.shape[1] != 1:
         raise ValueError(f"maps must have shape (N, 1, H, W) or (N, H, W), not {tuple(maps.shape)}")
     if not (1 <= maps.shape[2] <= MAX_SIZE and 1 <= maps.shape[3] <= MAX_SIZE):
         raise ValueError(f"maps must measure 1 to {MAX_SIZE} pixels a side, not {maps.shape[2]} x {maps.shape[3]}")
-    return maps.detach() if maps.dtype == torch.uint8 else maps.detach().float()
+    return maps
 
 
 def _gaussian(deviation: float) -> list[float]:

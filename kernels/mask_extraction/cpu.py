@@ -48,3 +48,18 @@ def extract_masks(maps: Tensor, size: int, closing: int, largest_component: bool
         torch.get_num_threads(),
     )
     return out
+
+
+def clean_masks(masks: Tensor, closing: int, largest_component: bool) -> Tensor:
+    masks = masks.contiguous()
+    out = torch.empty(masks.shape, dtype=torch.float32)
+    native.module().clean_masks(
+        masks.data_ptr(),
+        out.data_ptr(),
+        len(masks),
+        *masks.shape[2:],
+        half_widths(closing) if closing else [],
+        largest_component,
+        torch.get_num_threads(),
+    )
+    return out

@@ -48,3 +48,21 @@ def extract_masks(maps: Tensor, size: int, closing: int, largest_component: bool
         space.data_ptr(),
     )
     return out
+
+
+def clean_masks(masks: Tensor, closing: int, largest_component: bool) -> Tensor:
+    masks = masks.contiguous()
+    out = torch.empty(masks.shape, dtype=torch.float32, device=masks.device)
+    space = cuda.workspace("mask_workspace", masks.device, len(masks), *masks.shape[2:])
+    cuda.launch(
+        "clean_masks",
+        masks.device,
+        masks.data_ptr(),
+        out.data_ptr(),
+        len(masks),
+        *masks.shape[2:],
+        closing,
+        largest_component,
+        space.data_ptr(),
+    )
+    return out

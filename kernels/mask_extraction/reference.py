@@ -32,7 +32,15 @@ def otsu_threshold(maps: Tensor, bins: int) -> Tensor:
 def extract_masks(maps: Tensor, size: int, closing: int, largest_component: bool, taps: list[float]) -> Tensor:
     """(N, 1, h, w) uint8 or float32 -> (N, 1, size, size) float32 of 0 and 1."""
     levels = extract_levels(maps, size, taps)
-    masks = levels > otsu_level(levels)[:, None, None, None]
+    return _cleaned(levels > otsu_level(levels)[:, None, None, None], closing, largest_component)
+
+
+def clean_masks(masks: Tensor, closing: int, largest_component: bool) -> Tensor:
+    """(N, 1, H, W) uint8, 0 outside -> (N, 1, H, W) float32 of 0 and 1."""
+    return _cleaned(masks != 0, closing, largest_component)
+
+
+def _cleaned(masks: Tensor, closing: int, largest_component: bool) -> Tensor:
     if closing:
         masks = closed(masks, closing)
     return (largest(masks) if largest_component else masks).float()

@@ -159,6 +159,17 @@ def test_components_that_wind_touch_by_corners_or_are_equal(device: str, size: i
     expect_same_masks(device, maps, size, closing=3)
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (40, 33), (31, 70)])
+@pytest.mark.parametrize("closing", [0, 5, 67])
+def test_cleaned_masks_are_those_of_the_reference(device: str, height: int, width: int, closing: int) -> None:
+    masks = (maps_of(3, height, width, seed=6) > 0).byte()
+    masks[1] = 1
+    for largest in (True, False):
+        with fresh_memory_poisoned():
+            made = masks_on_cuda.clean_masks(masks.to(device), closing, largest)
+        assert torch.equal(made.cpu(), reference.clean_masks(masks, closing, largest))
+
+
 def test_constant_maps_and_those_that_are_not_finite(device: str) -> None:
     maps = maps_of(8, 20, 31, seed=1)
     maps[1], maps[2], maps[3, 0, 4, 5], maps[4, 0, 0, 0] = 0.7, 0.0, torch.nan, -torch.inf

@@ -107,15 +107,17 @@ def test_a_case_has_the_same_bits_on_every_run_and_in_every_batch(triton_device:
 
 
 def test_small_probabilities_survive_float16(triton_device: str) -> None:
-    # Over 3000 keys alike, probabilities times leakage lie where float16 has two or three digits left.
+    # Of 3000 keys alike nearly all are leaked to: a probability of 3e-4 times what a row keeps to itself, 1e-2, lies
+    # where float16 has two digits left.
     rng = torch.Generator().manual_seed(1)
     query, key = (torch.rand((2, 1, 1, 3000, 16), generator=rng) / 8).to(triton_device, torch.float16)
     mask = (torch.arange(3000, device=triton_device) < 40)[None]
-    made = sums_and_gradients(_triton.row_sums, query, key, mask, False)
-    true = sums_and_gradients(blocked.row_sums, query.double(), key.double(), mask, False)
-    written = [gradient.half().double() for gradient in true[1:]]
-    for gradient, exact in zip(made[1:], written, strict=True):
-        torch.testing.assert_close(gradient, exact, rtol=2e-3, atol=1.2e-7)
+    made = torch.zeros((1, *key.shape), device=triton_device)
+    true = made.double()
+    _triton.row_sums(query, key, mask, False, 0.3, torch.zeros_like(query), made)
+    blocked.row_sums(query.double(), key.double(), mask, False, 0.3, torch.zeros_like(query).double(), true)
+    leaked_to = made[..., 40:, :] - true[..., 40:, :]
+    assert leaked_to.norm() < 1e-3 * true[..., 40:, :].norm()
 
 
 def test_heads_may_be_too_wide(triton_device: str) -> None:

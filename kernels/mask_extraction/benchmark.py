@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from ..measuring import REFERENCE_METHOD, Case, Contender, backends_of
-from . import OPS, extract_masks, otsu_threshold
+from . import OPS, clean_masks, extract_masks, otsu_threshold
 from .ellipse import half_widths
 
 CLOSING = 5
@@ -46,9 +46,20 @@ def threshold_case(maps: int, source: int, device: str) -> Case:
     return _case("otsu_threshold", f"{maps} maps of {source} pixels, bytes", given, by_op, loops)
 
 
+def cleaning_case(maps: int, source: int, device: str) -> Case:
+    """Masks of `source` pixels a side closed, and reduced to their largest component."""
+    given = (smooth_maps(maps, source) > 0.6).to(torch.uint8).to(device)
+
+    def by_op(backend: str) -> Tensor:
+        return clean_masks(given, closing=CLOSING, backend=backend)
+
+    loops = _loops(given, clean_by_scikit_image, clean_by_opencv, 0.0)
+    return _case("clean_masks", f"{maps} masks of {source} pixels", given, by_op, loops)
+
+
 def diagnostic_cases(device: str) -> list[Case]:
     """Small cases of every op of this folder."""
-    return [threshold_case(16, 256, device), masks_case(16, 256, 256, device)]
+    return [threshold_case(16, 256, device), masks_case(16, 256, 256, device), cleaning_case(16, 256, device)]
 
 
 def smooth_maps(maps: int, source: int) -> Tensor:
@@ -67,15 +78,21 @@ def share_that_differs(made: Tensor, truth: Tensor) -> float:
 
 
 def mask_by_scikit_image(values: NDArray[Any], size: int) -> NDArray[Any]:
-    from skimage import filters, measure, morphology, transform
+    from skimage import filters, transform
 
     if len(values) != size:
         values = np.asarray(transform.resize(values, (size, size), order=1, mode="edge", anti_aliasing=False))
     levels = (values * 255 + 0.5).astype(np.uint8)
+    return clean_by_scikit_image(levels > filters.threshold_otsu(levels))
+
+
+def clean_by_scikit_image(mask: NDArray[Any]) -> NDArray[Any]:
+    from skimage import measure, morphology
+
     radius = CLOSING // 2
     element = np.abs(np.arange(-radius, radius + 1)) <= np.array(half_widths(CLOSING))[:, None]
-    mask = morphology.closing(levels > filters.threshold_otsu(levels), element, mode="ignore")
-    labels = np.asarray(measure.label(mask, connectivity=2))
+    closed = morphology.closing(mask, element, mode="ignore")
+    labels = np.asarray(measure.label(closed, connectivity=2))
     return np.equal(labels, 1 + np.bincount(labels.ravel())[1:].argmax())
 
 
@@ -85,7 +102,12 @@ def mask_by_opencv(values: NDArray[Any], size: int) -> NDArray[Any]:
     values = cv2.normalize(values, None, 0, 255, cv2.NORM_MINMAX)  # type: ignore[call-overload]
     if len(values) != size:
         values = cv2.resize(values, (size, size), interpolation=cv2.INTER_LINEAR)
-    _, mask = cv2.threshold(cv2.convertScaleAbs(values), 0, 1, cv2.THRESH_OTSU)
+    return clean_by_opencv(cv2.threshold(cv2.convertScaleAbs(values), 0, 1, cv2.THRESH_OTSU)[1])
+
+
+def clean_by_opencv(mask: NDArray[Any]) -> NDArray[Any]:
+    import cv2
+
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (CLOSING, CLOSING)))
     _, labels, facts, _ = cv2.connectedComponentsWithStats(mask)
     return cv2.compare(labels, int(1 + facts[1:, cv2.CC_STAT_AREA].argmax()), cv2.CMP_EQ) > 0  # type: ignore

@@ -17,6 +17,8 @@ ROOMS = ("core", "plugins", "kernels", "cli")
 # What lies in the root and belongs to the package, beside the rooms, recipes/ and checkpoints/.
 FACE = {"__init__.py", "py.typed", "testing.py"}
 NEEDED = ("setup.py", "pyproject.toml", "CMakeLists.txt", "MANIFEST.in", "LICENSE", *FACE)
+# There only where nvcc was.
+CUDA_LIBRARY = "liblesionforge_cuda.so"
 FOLDERS = (*ROOMS, "recipes", "checkpoints", "tests", "benchmarks", "examples", "docs")
 
 
@@ -71,16 +73,18 @@ def test_the_wheel_holds_every_module_and_the_package_data(checkout: Path, wheel
 
 
 def test_the_wheel_holds_the_native_module(wheel: Path) -> None:
-    (native,) = [name for name in contents(wheel) if Path(name).suffix in (".so", ".pyd")]
+    binaries = {name for name in contents(wheel) if Path(name).suffix in (".so", ".pyd", ".dll")}
+    (native,) = binaries - {f"lesionforge/{CUDA_LIBRARY}"}
     assert native.startswith("lesionforge/_native.")
 
 
 def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
     homes = {name.split("/")[1] for name in contents(wheel) if name.startswith("lesionforge/")}
-    assert {name for name in homes if not name.startswith("_native.")} <= {*ROOMS, *FACE, "recipes", "checkpoints"}
+    allowed = {*ROOMS, *FACE, CUDA_LIBRARY, "recipes", "checkpoints"}
+    assert {name for name in homes if not name.startswith("_native.")} <= allowed
     tops = {name.split("/")[0] for name in contents(wheel)}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"lesionforge"}
-    assert not [name for name in contents(wheel) if name.endswith((".cpp", ".hpp", ".cu"))]
+    assert not [name for name in contents(wheel) if name.endswith((".cpp", ".hpp", ".cu", ".cuh", "CMakeLists.txt"))]
     assert any(name.endswith("/LICENSE") for name in contents(wheel))
 
 

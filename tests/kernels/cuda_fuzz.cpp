@@ -93,6 +93,23 @@ double compare_extraction() {
     return compare_masks(maps, cases, closing, options) + compare_masks(bytes, cases, closing, options);
 }
 
+double compare_cleaning() {
+    const int cases = draw(0, 3), height = draw(1, 70), width = draw(1, 70);
+    const int closing = draw(0, 1) * (2 * draw(0, 9) + 1);
+    const lesionforge::CleanOptions options{height, width, ellipse(closing), draw(0, 3) != 0};
+    std::vector<std::uint8_t> masks(static_cast<std::size_t>(cases * height * width));
+    const int rarity = draw(0, 4);
+    for (std::uint8_t& value : masks) value = draw(0, rarity) == 0;
+    auto expected = garbage<float>(cases * height * width), made = garbage<float>(cases * height * width);
+    auto space = garbage<char>(mask_workspace(cases, height, width));
+    lesionforge::clean_masks(masks.data(), expected.data(), cases, options, 1);
+    if (clean_masks(masks.data(), made.data(), cases, height, width, closing, options.largest_component, space.data(),
+                    0, nullptr))
+        std::exit(1);
+    expect_equal(made, expected, "cleaned masks");
+    return std::count(made.begin(), made.end(), 1.0f);
+}
+
 void compare_noise() {
     const int cases = draw(0, 3), count = draw(0, 70), step = draw(0, 999), stream = draw(0, 999);
     std::vector<std::uint64_t> seeds(static_cast<std::size_t>(cases));
@@ -112,7 +129,7 @@ int main(int, char** arguments) {
     rng.seed(7);
     double pixels = 0;
     for (int round = std::atoi(arguments[1]); round > 0; --round) {
-        pixels += compare_extraction();
+        pixels += compare_extraction() + compare_cleaning();
         compare_noise();
     }
     std::printf("%.0f\n", pixels);

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from .plugin import LatentDiffusionConfig
 
 TEXT_HEAD_CHANNELS = 32
+CHROMA_GAIN = 4.0
+LOG_VARIANCE = -4.0
 SCHEDULE = NoiseSchedule(1000, 1e-4, 0.02, steps_offset=1, set_alpha_to_one=False)
 """Betas of Ho et al. 2020, section 4. Stable Diffusion's leave 0.5 % of the signal's variance at the end, and with it
 an image's mean colour, which samples then lack; these leave 0.004 %."""
@@ -57,9 +62,13 @@ class Autoencoder(nn.Module):
 
 
 def fresh_autoencoder(config: LatentDiffusionConfig, seed: int) -> AutoencoderKL:
-    """Return an untrained autoencoder; without attention, so that crops and whole images are coded alike."""
+    """Return an untrained autoencoder without attention, which begins as a shallow codec (ours).
+
+    Residual branches begin at 0, resampling as averaging and repetition. The first convolution sees chroma enlarged,
+    and posteriors begin narrow: most variance of skin is brightness, and otherwise colours come last.
+    """
     levels = len(config.autoencoder_channels)
-    return _seeded(
+    vae = _seeded(
         lambda: AutoencoderKL(
             sample_size=config.size,
             block_out_channels=config.autoencoder_channels,  # type: ignore[arg-type]
@@ -73,6 +82,8 @@ def fresh_autoencoder(config: LatentDiffusionConfig, seed: int) -> AutoencoderKL
         seed,
         "autoencoder",
     )
+    _begin_shallow(vae)
+    return vae
 
 
 def fresh_denoiser(config: LatentDiffusionConfig, tokenizer: CLIPTokenizer, seed: int) -> TextConditionedDenoiser:
@@ -111,6 +122,28 @@ def fresh_denoiser(config: LatentDiffusionConfig, tokenizer: CLIPTokenizer, seed
         seed,
         "denoiser",
     )
+
+
+@torch.no_grad()
+def _begin_shallow(vae: AutoencoderKL) -> None:
+    grey = torch.full((3, 3), 1 / 3)
+    mixing = grey + CHROMA_GAIN * (torch.eye(3) - grey)
+    first = vae.encoder.conv_in.weight
+    first.copy_(torch.einsum("oikl,ij->ojkl", first, mixing))
+    assert vae.quant_conv is not None and vae.quant_conv.bias is not None
+    vae.quant_conv.bias[LATENT_CHANNELS:] = LOG_VARIANCE
+    vae.quant_conv.weight[LATENT_CHANNELS:] *= 0.1
+    for module in vae.modules():
+        if isinstance(module, ResnetBlock2D):
+            module.conv2.weight.zero_()
+            module.conv2.bias.zero_()  # type: ignore[union-attr]
+        elif isinstance(module, Upsample2D):
+            nn.init.dirac_(module.conv.weight)  # type: ignore[union-attr]
+        elif isinstance(module, Downsample2D):
+            # diffusers pads right and below: the first two taps of three cover the pixels to be averaged.
+            weight, channels = module.conv.weight, torch.arange(module.channels)
+            weight.zero_()
+            weight[channels, channels, :2, :2] = 0.25
 
 
 def _seeded(make: Callable[[], Network], seed: int, name: str) -> Network:

@@ -43,9 +43,9 @@ class LatentDiffusionConfig(PluginConfig):
     autoencoder_channels: tuple[int, ...] = Field(
         (32, 64, 96), min_length=2, description="channels per level; each further level halves the resolution"
     )
-    autoencoder_steps: int = Field(2000, ge=1, description="optimisation steps of the autoencoder")
-    autoencoder_batch_size: int = Field(16, ge=1, description="crops per step of the autoencoder")
-    autoencoder_crop: int = Field(64, ge=8, description="edge in pixels of the random crops it learns on")
+    autoencoder_steps: int = Field(4500, ge=1, description="optimisation steps of the autoencoder")
+    autoencoder_batch_size: int = Field(4, ge=1, description="crops per step of the autoencoder")
+    autoencoder_crop: int = Field(96, ge=8, description="edge in pixels of the random crops it learns on")
     autoencoder_learning_rate: float = Field(1e-3, gt=0, description="AdamW's base rate for the autoencoder")
     gradient_weight: float = Field(1.0, ge=0, description="weight of the image gradients' error against the pixels'")
     kl_weight: float = Field(1e-4, ge=0, description="weight of the KL divergence per latent value")

@@ -175,6 +175,6 @@ def test_captions_shape_the_training(tmp_path):
 
 
 def test_the_autoencoder_learns_discs(tmp_path):
-    trained(tmp_path, autoencoder_steps=60, autoencoder_learning_rate=4e-3, steps=1, autoencoder_batch_size=8)
+    trained(tmp_path, autoencoder_steps=60, autoencoder_learning_rate=4e-3, autoencoder_crop=16, steps=1)
     errors = [float(row["pixel_error"]) for row in curve(tmp_path / "autoencoder" / "curves.csv")]
-    assert sum(errors[-10:]) / 10 < 0.4 * sum(errors[:5]) / 5
+    assert sum(errors[-10:]) / 10 < 0.5 * sum(errors[:5]) / 5

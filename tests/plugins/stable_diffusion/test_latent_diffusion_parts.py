@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +27,7 @@ from lesionforge.plugins.stable_diffusion.latent_diffusion.losses import (
     denoising_losses,
     min_snr_weights,
 )
-from lesionforge.plugins.stable_diffusion.latent_diffusion.networks import SCHEDULE
+from lesionforge.plugins.stable_diffusion.latent_diffusion.networks import SCHEDULE, fresh_autoencoder
 from lesionforge.plugins.stable_diffusion.latent_diffusion.plugin import LatentDiffusionTrainer
 from lesionforge.plugins.stable_diffusion.tokens import clip_tokenizer
 from lesionforge.testing import disc_dataset
@@ -155,6 +156,16 @@ def test_crops_reach_every_corner():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         assert set(random_crops(images, 1).flatten().tolist()) == {0, 1, 2, 3}
+
+
+def test_a_fresh_autoencoder_averages_repeats_and_passes_on():
+    vae = fresh_autoencoder(config(autoencoder_channels=[8, 16]), 0)
+    x = torch.randn(1, 8, 6, 6, generator=torch.Generator().manual_seed(0))
+    down, block = vae.encoder.down_blocks[0].downsamplers[0], vae.encoder.down_blocks[0].resnets[0]
+    torch.testing.assert_close(down(x), F.avg_pool2d(x, 2) + down.conv.bias[:, None, None])
+    torch.testing.assert_close(block(x, None), x)
+    up, wide = vae.decoder.up_blocks[0].upsamplers[0], x.repeat(1, 2, 1, 1)
+    torch.testing.assert_close(up(wide), F.interpolate(wide, scale_factor=2) + up.conv.bias[:, None, None])
 
 
 def test_captions_describe_every_pose_and_are_kept(tmp_path, registry):

@@ -12,17 +12,18 @@ from .lines import find_ruler
 
 HAIR_REDNESS = 8.0
 """How much more a* than skin a line may have: vessels have more."""
-BLACK = 15.0
-"""L* of the instrument's rim and of bars around the picture, at whose edges no hair is counted."""
+BLACK = 25.0
+"""L* below which wide areas are the instrument's rim, or bars around the picture; no hair is counted beside them."""
+RIM_REACH = 12
 RULER_SCORE = 0.57
 RULER_REACH = 16
 """Distance in pixels from a ruler's line within which no hair is counted."""
 LEAST_GROUND = 0.05
 """Share of the image that must be left for hairs to be looked for."""
-INK = {"b": -6.0, "a": 4.0, "bluer": 15.0, "darker": 8.0}
-"""Gentian violet: b* below, a* above, and b* and L* this much below the skin's."""
+INK = {"b": -2.0, "a": 4.0, "bluer": 12.0, "darker": 5.0, "lightness": 18.0}
+"""Gentian violet: b* below, a* and L* above, and b* and L* this much below the skin's."""
 MARKER_CHROMA = 20.0
-"""How much more colourful than skin, or how much greener, a marker is."""
+"""How much more colourful than skin a marker is, or greener, or bluer without being darker."""
 MARKER_DISTANCE = 28.0
 """How far in CIELAB a marker is from skin, lightness left out."""
 CORNER = 0.12
@@ -64,7 +65,7 @@ def find_ink(lab: Tensor, skin: Tensor) -> Tensor:
     lightness, a, b = lab.split(1, dim=1)
     own_lightness, _, own_b = skin[:, :, None, None, None].unbind(1)
     violet = (b < INK["b"]) & (a > INK["a"]) & (own_b - b > INK["bluer"])
-    return violet & (own_lightness - lightness > INK["darker"])
+    return violet & (own_lightness - lightness > INK["darker"]) & (lightness > INK["lightness"])
 
 
 def find_marker(lab: Tensor, skin: Tensor) -> Tensor:
@@ -72,8 +73,10 @@ def find_marker(lab: Tensor, skin: Tensor) -> Tensor:
     chroma = lab[:, 1:].norm(dim=1, keepdim=True)
     own = skin[:, 1:].norm(dim=1)[:, None, None, None]
     unlike = (lab[:, 1:] - skin[:, 1:, None, None]).norm(dim=1, keepdim=True)
-    greener = skin[:, 1, None, None, None] - lab[:, 1:2] > MARKER_CHROMA
-    return ((chroma - own > MARKER_CHROMA) | greener) & (unlike > MARKER_DISTANCE)
+    own_lightness, own_a, own_b = skin[:, :, None, None, None].unbind(1)
+    greener = own_a - lab[:, 1:2] > MARKER_CHROMA
+    bluer = (own_b - lab[:, 2:3] > MARKER_CHROMA) & (lab[:, :1] > own_lightness)
+    return ((chroma - own > MARKER_CHROMA) | greener | bluer) & (unlike > MARKER_DISTANCE)
 
 
 def measure_marks(lab: Tensor, lesion: Tensor, skin: Tensor, ridges: Tensor, strands: Tensor) -> Marks:
@@ -91,15 +94,15 @@ def measure_marks(lab: Tensor, lesion: Tensor, skin: Tensor, ridges: Tensor, str
     marker &= ~ink
     ruler = find_ruler(ridges)
     on_ruler = (ruler.distance < RULER_REACH) & (ruler.score > RULER_SCORE)[:, None, None, None]
-    rim = opened(lab[:, :1] < BLACK, 6)
-    ground = outside & ~on_ruler & ~dilated(ink | marker | rim, 6)
+    rim = dilated(opened(lab[:, :1] < BLACK, 6), RIM_REACH)
+    ground = outside & ~on_ruler & ~dilated(ink | marker, 6) & ~rim
     hair = strands & ground & (lab[:, 1:2] - skin[:, 1, None, None, None] < HAIR_REDNESS)
     return Marks(
         hair=_share(hair, ground),
         ruler=ruler.score,
         ink=ink.float().mean((1, 2, 3)),
         marker=marker.float().mean((1, 2, 3)),
-        corners=_corner_lightness(lab[:, 0]) / skin[:, 0].clamp_min(1),
+        corners=_corner_lightness(lab[:, :1].masked_fill(lesion, torch.nan)[:, 0]) / skin[:, 0].clamp_min(1),
     )
 
 
@@ -109,12 +112,12 @@ def _share(part: Tensor, whole: Tensor) -> Tensor:
 
 
 def _corner_lightness(lightness: Tensor) -> Tensor:
-    """Return the mean L* of each image's second darkest corner."""
+    """Return the mean L* of each image's second darkest corner, NaN pixels left out and corners of nothing else too."""
     edge = lightness.shape[-1]
     reach = int(CORNER * edge)
     near = torch.arange(reach, device=lightness.device) + 0.5
     quarter = (near**2 + near[:, None] ** 2) < reach**2
     corners = [
-        lightness.flip(axes)[:, :reach, :reach][:, quarter].mean(1) for axes in ((), (1,), (2,), (1, 2))
+        lightness.flip(axes)[:, :reach, :reach][:, quarter].nanmean(1) for axes in ((), (1,), (2,), (1, 2))
     ]
     return torch.stack(corners, 1).sort(1).values[:, 1]

@@ -38,7 +38,7 @@ LEVELS: dict[str, Levels] = {
     ),
     "hair": ((0.015, "none"), (0.045, "few"), (TOP, "many")),
     "ruler": ((0.57, "none"), (TOP, "ruler")),
-    "ink": ((0.002, "none"), (TOP, "ink")),
+    "ink": ((0.0025, "none"), (TOP, "ink")),
     "marker": ((0.004, "none"), (TOP, "marker")),
 }
 FOLD = 0.08

@@ -281,7 +281,7 @@ def test_the_key_is_written_nowhere(model, tmp_path, monkeypatch):
     monkeypatch.setenv("CAPTION_KEY", KEY)
     values = f'backend="endpoint", url="{model.url}", model="eye", cache="{tmp_path / "a.jsonl"}"'
     chain = Chain.parse(f'phantom(size=32) | derm-prompt({values}, key_variable="CAPTION_KEY")')
-    chain.run(count=1, output=tmp_path / "run", device="cpu")
+    chain.run(count=1, output=tmp_path / "run", device="cpu", report=False)
     assert model.requests[0][1]["Authorization"] == f"Bearer {KEY}"
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or KEY.encode() not in file.read_bytes()

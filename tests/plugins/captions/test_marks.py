@@ -54,7 +54,7 @@ def test_bare_skin_has_no_marks():
 
 
 def test_more_hairs_are_more_hair():
-    few, many = (drawn(skin(), hairs(count), (0.15, 0.1, 0.08)) for count in (2, 6))
+    few, many = (drawn(skin(), hairs(count), (0.15, 0.1, 0.08)) for count in (3, 6))
     assert levels(few) == NOTHING | {"hair": "few"}
     assert levels(many) == NOTHING | {"hair": "many"}
 
@@ -79,6 +79,12 @@ def test_ink_is_violet_and_a_marker_is_not():
 def test_what_lies_in_the_lesion_is_no_mark():
     inside = (X - 128).abs() + (Y - 128).abs() < 20
     assert levels(drawn(skin(), inside, (0.42, 0.28, 0.62))) == NOTHING
+
+
+def test_a_corner_full_of_lesion_is_not_dark():
+    lesion = (X < 60).float()[None, None]
+    image = torch.where(lesion[0] > 0, SKIN * 0.2, SKIN)
+    assert measure(image[None], lesion).corners.item() == pytest.approx(1, abs=0.02)
 
 
 def test_dark_corners_are_told_from_even_light():

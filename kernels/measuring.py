@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 REFERENCE_METHOD = "reference method"
 BEST_TORCH = "best torch"
 PLAIN_TORCH = ("reference", "torch")  # backends that are plain torch
-SLOW_S = 5.0
+SLOW_S = 10.0
 
 
 class Disagreement(AssertionError):

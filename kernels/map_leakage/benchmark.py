@@ -16,7 +16,7 @@ from torch.nn import functional
 from ..measuring import BEST_TORCH, REFERENCE_METHOD, Case, Contender, backends_of
 from . import OPS, attention_leakage
 
-TOLERANCES = {torch.float32: 5e-5, torch.bfloat16: 5e-2}
+TOLERANCES = {torch.float32: 5e-5, torch.bfloat16: 2e-2}
 # Fused attention rounds its gradients' products in bfloat16: 4.6e-2 at 9216 tokens.
 SDPA_TOLERANCES = {torch.float32: 5e-5, torch.bfloat16: 1e-1}
 Loss = Callable[[Tensor, Tensor, Tensor, bool], Tensor]

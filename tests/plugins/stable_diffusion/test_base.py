@@ -103,6 +103,21 @@ def test_old_tokenizer_files_are_read(damaged, tiny_base):
     assert load_base(damaged).tokenizer(text)["input_ids"] == tokenizer(text)["input_ids"]
 
 
+def test_tensors_by_their_older_names_are_read(damaged, loaded_base):
+    """The names of transformers 4 and of diffusers before 0.12, under which the published bases lie on the hub."""
+    (file,) = (damaged / "text_encoder").glob("*.safetensors")
+    named = {f"text_model.{name}": tensor for name, tensor in load_file(file).items()}
+    save_file({**named, "text_model.embeddings.position_ids": torch.arange(77)[None]}, file, {"format": "pt"})
+    (file,) = (damaged / "vae").glob("*.safetensors")
+    older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    named = load_file(file)
+    for new, old in older.items():
+        named = {name.replace(f"attentions.0.{new}", f"attentions.0.{old}"): named[name] for name in named}
+    save_file(named, file, {"format": "pt"})
+    base, expected = load_base(damaged), loaded_base(2, "epsilon")
+    assert same_weights(base.text_encoder, expected.text_encoder) and same_weights(base.vae, expected.vae)
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_a_missing_part_is_named(damaged, part):
     shutil.rmtree(damaged / part)

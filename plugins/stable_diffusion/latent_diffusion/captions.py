@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,7 +78,11 @@ def captions_in_poses(dataset: Dataset, config: LatentDiffusionConfig, poses: in
             seed=context.seed,
             registry=context.registry,
         )
-        captions = [_described(dataset, pose, list(stages.values()), context) for pose in range(poses)]
+        captions = [[] for _ in range(poses)]
+        for pose, found in enumerate(captions):
+            for prompts in _described(dataset, pose, list(stages.values()), context):
+                found += prompts
+                context.progress(pose * len(dataset) + len(found), poses * len(dataset), {})
     for image_id, *found in zip(dataset.ids, *captions, strict=True):
         if not all(found):
             source = f"captioner {config.captioner!r} gave" if config.captioner else f"dataset {dataset.name} has"
@@ -86,14 +90,15 @@ def captions_in_poses(dataset: Dataset, config: LatentDiffusionConfig, poses: in
     return [[str(caption) for caption in pose] for pose in captions]
 
 
-def _described(dataset: Dataset, pose: int, stages: Sequence[Stage], context: Context) -> list[str | None]:
-    prompts: list[str | None] = []
+def _described(
+    dataset: Dataset, pose: int, stages: Sequence[Stage], context: Context
+) -> Iterator[Sequence[str | None]]:
+    """Yield the captions of one batch of images after another."""
     for batch in dataset.batches(BATCH):
         batch = _mirrored(batch, pose).to(context.device)
         for stage in stages:
             batch = stage(batch)
-        prompts += batch.prompts or [None] * len(batch)
-    return prompts
+        yield batch.prompts or (None,) * len(batch)
 
 
 def _mirrored(batch: Batch, pose: int) -> Batch:

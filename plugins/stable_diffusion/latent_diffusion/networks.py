@@ -141,9 +141,9 @@ def _begin_shallow(vae: AutoencoderKL) -> None:
             nn.init.dirac_(module.conv.weight)  # type: ignore[union-attr]
         elif isinstance(module, Downsample2D):
             # diffusers pads right and below: the first two taps of three cover the pixels to be averaged.
-            weight, channels = module.conv.weight, torch.arange(module.channels)
-            weight.zero_()
+            weight, channels = torch.zeros_like(module.conv.weight), torch.arange(module.channels)  # type: ignore[arg-type]
             weight[channels, channels, :2, :2] = 0.25
+            module.conv.weight.copy_(weight)  # type: ignore[operator]
 
 
 def _seeded(make: Callable[[], Network], seed: int, name: str) -> Network:

@@ -42,6 +42,7 @@ def train_base(
     captions = captions_of(train, config, poses, context, output)
     prompts = tokenized(captions, tokenizer, config)
     vae = trained_autoencoder(config, _part(context, config, 0), train, val, output)
+    vae.to(context.device)  # type: ignore[arg-type]
     latents = latents_of(train, vae, poses, context, output)
     denoiser = fresh_denoiser(config, tokenizer, context.seed)
 

@@ -116,7 +116,7 @@ class CaptionExporter(Exporter):
         size: int = Field(256, ge=32, le=2048, description="edge in pixels at which images are looked at")
 
     def export(self, dataset: Dataset, output: Path) -> None:
-        """Write captions.jsonl below ``output``."""
+        """Write captions.jsonl and captions.jpg, which shows up to 24 images with their captions, below ``output``."""
         from .exporting import export_captions
 
         export_captions(dataset, self.config, self.config.size, output)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from lesionforge.core.context import Context
 from lesionforge.core.errors import DataError
@@ -47,6 +48,9 @@ def test_a_dataset_s_captions_can_be_reviewed_and_used(tmp_path):
     rows = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
     assert [row["image_id"] for row in rows] == list(data.ids)
     assert all(row["caption"].startswith("A ") and "lesion" in row["caption"] for row in rows)
+
+    with Image.open(folder / "captions.jpg") as sheet:
+        assert sheet.width == 3 * 192 and len(sheet.convert("L").getcolors()) > 10
 
     edited = folder / "captions.jsonl"
     edited.write_text(caption_lines([(data.ids[1], "A lesion that a dermatologist has seen.")]))

@@ -64,8 +64,9 @@ class PromptBudget:
         sentence = " ".join(sentence.split())
         if self.fits(prefix, sentence):
             return sentence
-        for parts in (CLAUSE_END.split(sentence), sentence.split()):
-            shorter = [_closed(parts[:count]) for count in range(len(parts) - 1, 0, -1)]
+        for whole in (CLAUSE_END.split(sentence), sentence.split()):
+            parts = whole[: self.limit]  # each takes a token at least
+            shorter = [_closed(parts[:count]) for count in range(min(len(parts), len(whole) - 1), 0, -1)]
             tokens = self.tokens([_joined(prefix, text) for text in shorter])
             fitting = (text for text, count in zip(shorter, tokens, strict=True) if count <= self.limit)
             if found := next(fitting, None):

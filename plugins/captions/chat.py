@@ -23,7 +23,7 @@ PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """HTTP states that may pass by themselves."""
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
-LONGEST_ANSWER = 1 << 20
+LONGEST_ANSWER = 1 << 16
 """Bytes of an answer that are read at most."""
 LONGEST_QUOTE = 200
 
@@ -98,19 +98,20 @@ class ChatEndpoint:
         """
         body = json.dumps({"model": self.model, "messages": [{"role": "user", "content": content}]}).encode()
         key = self._key()
-        for attempt in range(self.retries + 1):
+        attempt = 0
+        while True:
             self.pace.wait()
             try:
                 return self._attempt(body, key)
             except _Passing as failure:
-                if attempt == self.retries:
+                attempt += 1
+                if attempt > self.retries:
                     raise PluginError(
-                        f"endpoint {self.url} failed {attempt + 1} times, the last time with: {failure}; "
+                        f"endpoint {self.url} failed {attempt} times, the last time with: {failure}; "
                         "what it answered before is kept, so go on when it is back"
                     ) from None
-                pause = failure.pause_s if failure.pause_s is not None else FIRST_PAUSE_S * 2**attempt
+                pause = failure.pause_s if failure.pause_s is not None else FIRST_PAUSE_S * 2 ** (attempt - 1)
                 self.sleep(min(pause, LONGEST_PAUSE_S))
-        raise AssertionError("unreachable")
 
     def _key(self) -> str | None:
         if self.key_variable is None:

@@ -1,88 +1,21 @@
 from __future__ import annotations
 
-import base64
-import io
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from lesionforge.core.batch import Batch
-from lesionforge.core.chain import Chain
-from lesionforge.core.context import Context
-from lesionforge.core.errors import ConfigError, PluginError, StoreError
-from lesionforge.plugins.captions.answers import AnswerCache
+from lesionforge.core.errors import ConfigError, PluginError
 from lesionforge.plugins.captions.chat import ChatEndpoint, Pace
-from lesionforge.plugins.captions.config import PREFIX
-from lesionforge.plugins.captions.plugin import DermPrompt, DermPromptSampler
-from lesionforge.testing import disc_dataset
 
 KEY = "sk-very-secret-0123"
-Reply = tuple[int, dict[str, str], bytes]
 
 
-def completion(text: Any) -> Reply:
+def completion(text: Any) -> tuple[int, dict[str, str], bytes]:
     return 200, {}, json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]}).encode()
-
-
-class Model:
-    """A local server; ``replies`` are given in turn, then ``always``. Keeps the requests that it got."""
-
-    def __init__(self) -> None:
-        self.replies: list[Reply | float] = []
-        self.always: Callable[[dict[str, Any]], Reply] = lambda body: completion("A lesion, seen by a model.")
-        self.requests: list[tuple[dict[str, Any], dict[str, str]]] = []
-        self.at_once = self.most_at_once = 0
-        lock, model = threading.Lock(), self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    model.requests.append((body, dict(self.headers)))
-                    model.at_once += 1
-                    model.most_at_once = max(model.most_at_once, model.at_once)
-                    reply = model.replies.pop(0) if model.replies else None
-                try:
-                    reply = model.always(body) if reply is None else reply
-                    if isinstance(reply, float):
-                        time.sleep(reply)
-                        return
-                    state, headers, content = reply
-                    self.send_response(state)
-                    for name, value in headers.items():
-                        self.send_header(name, value)
-                    self.send_header("Content-Length", str(len(content)))
-                    self.end_headers()
-                    self.wfile.write(content)
-                finally:
-                    with lock:
-                        model.at_once -= 1
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-
-
-@pytest.fixture
-def model() -> Iterator[Model]:
-    model = Model()
-    thread = threading.Thread(target=model.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield model
-    model.server.shutdown()
-    model.server.server_close()
-    thread.join()
 
 
 @pytest.fixture
@@ -185,134 +118,3 @@ def test_the_pace_is_kept_by_all_threads_together():
     now[0] = 100.0
     pace.wait()
     assert waited == [2, 4]
-
-
-def stage(model: Model, tmp_path, *, eye: str = "eye", **values: Any) -> DermPrompt:
-    values = {"url": model.url, "model": eye, "cache": str(tmp_path / "answers.jsonl"), **values}
-    annotator = DermPrompt(DermPrompt.Config(backend="endpoint", requests_per_minute=1e6, **values))
-    annotator.setup(Context(torch.device("cpu"), name="derm-prompt"))
-    return annotator
-
-
-def batch_of(count: int, size: int = 24) -> Batch:
-    images = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(1))
-    return Batch.blank(count).with_columns(images=images)
-
-
-def test_images_are_sent_whole_and_nothing_is_asked_twice(model, tmp_path):
-    batch = batch_of(3)
-    assert stage(model, tmp_path).annotate(batch).prompts == (f"{PREFIX} A lesion, seen by a model.",) * 3
-    assert len(model.requests) == 3
-    sent = []
-    for body, _ in model.requests:
-        instruction, picture = body["messages"][0]["content"]
-        assert "dermoscopic" in instruction["text"]
-        head, data = picture["image_url"]["url"].split(",")
-        assert head == "data:image/png;base64"
-        sent.append(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))).tobytes())
-    assert batch.images is not None
-    assert set(sent) == {(image.permute(1, 2, 0) * 255).round().byte().numpy().tobytes() for image in batch.images}
-    stage(model, tmp_path).annotate(batch.select([2, 0]))
-    assert len(model.requests) == 3
-    stage(model, tmp_path, eye="another").annotate(batch.select([0]))
-    assert len(model.requests) == 4
-
-
-def test_a_killed_run_goes_on_after_a_torn_line(model, tmp_path):
-    batch, file = batch_of(3), tmp_path / "answers.jsonl"
-    stage(model, tmp_path, concurrency=1).annotate(batch)
-    whole = file.read_bytes()
-    lines = whole.splitlines(keepends=True)
-    file.write_bytes(b"".join(lines[:2]) + lines[2][:30])
-    assert stage(model, tmp_path).annotate(batch).prompts == (f"{PREFIX} A lesion, seen by a model.",) * 3
-    assert len(model.requests) == 4
-    assert len(AnswerCache(file)) == 3
-    stage(model, tmp_path).annotate(batch)
-    assert len(model.requests) == 4
-
-
-def test_an_endpoint_that_dies_leaves_a_run_that_can_go_on(model, tmp_path):
-    values = f'backend="endpoint", url="{model.url}", model="eye", cache="{tmp_path / "a.jsonl"}", retries=0'
-    chain = Chain.parse(f"phantom(size=32) | derm-prompt({values}, concurrency=1, requests_per_minute=1000000)")
-    options: dict[str, Any] = {"count": 4, "output": tmp_path / "run", "device": "cpu", "report": False}
-    options |= {"shard_size": 2, "batch_size": 2}
-    model.replies = [completion("A lesion.")] * 3 + [(500, {}, b"down")]
-    with pytest.raises(PluginError, match="failed 1 times") as error:
-        chain.run(**options)
-    assert error.value.exit_code == 2
-    run = chain.run(**options, resume=True)
-    answers = ["A lesion."] * 3 + ["A lesion, seen by a model."]
-    assert [case.prompt for case in run.cases()] == [f"{PREFIX} {answer}" for answer in answers]
-    assert len(model.requests) == 5
-
-
-def test_long_answers_are_rewritten_and_what_is_still_too_long_is_cut(model, tmp_path):
-    long = "A lesion, " + ", ".join(["with a pigmented network"] * 40) + "."
-
-    def reply(body: dict[str, Any]) -> Reply:
-        content = body["messages"][0]["content"]
-        return completion(long if isinstance(content, list) else '"A short lesion."')
-
-    model.always = reply
-    out = stage(model, tmp_path).annotate(batch_of(1))
-    assert out.prompts == (f"{PREFIX} A short lesion.",) and out.provenance == ({},)
-    assert long in model.requests[1][0]["messages"][0]["content"]
-
-    model.always = lambda body: completion(long)
-    cut = stage(model, tmp_path / "other").annotate(batch_of(1))
-    assert cut.provenance == ({"prompt_shortened": True},)
-    [prompt] = cut.prompts
-    assert prompt.startswith(f"{PREFIX} A lesion, with") and prompt.endswith("network.")
-
-
-def test_as_many_requests_are_in_flight_as_are_allowed(model, tmp_path):
-    meeting = threading.Barrier(2, timeout=10)
-
-    def together(body: dict[str, Any]) -> Reply:
-        meeting.wait()
-        return completion("A lesion.")
-
-    model.always = together
-    stage(model, tmp_path, concurrency=2).annotate(batch_of(8))
-    assert model.most_at_once == 2 and len(model.requests) == 8
-
-
-def test_the_key_is_written_nowhere(model, tmp_path, monkeypatch):
-    monkeypatch.setenv("CAPTION_KEY", KEY)
-    values = f'backend="endpoint", url="{model.url}", model="eye", cache="{tmp_path / "a.jsonl"}"'
-    chain = Chain.parse(f'phantom(size=32) | derm-prompt({values}, key_variable="CAPTION_KEY")')
-    chain.run(count=1, output=tmp_path / "run", device="cpu", report=False)
-    assert model.requests[0][1]["Authorization"] == f"Bearer {KEY}"
-    for file in tmp_path.rglob("*"):
-        assert not file.is_file() or KEY.encode() not in file.read_bytes()
-
-
-def test_a_cache_that_cannot_be_written_is_an_error(tmp_path):
-    cache = AnswerCache(tmp_path / "answers.jsonl")
-    (tmp_path / "answers.jsonl").mkdir()
-    with pytest.raises(StoreError, match="cannot write answers"):
-        cache.get("key", lambda: "answer", {})
-
-
-def test_new_prompts_are_written_after_real_examples(model, tmp_path):
-    values: dict[str, Any] = {"url": model.url, "model": "pen", "cache": str(tmp_path / "a.jsonl")}
-    config = DermPromptSampler.Config(backend="endpoint", requests_per_minute=1e6, **values)
-    sampler = DermPromptSampler(config)
-    sampler.setup(Context(torch.device("cpu"), name="derm-prompt-sampler"))
-    data = disc_dataset(6, 64)
-    sampler.load_fit(sampler.fit(data))
-
-    def reply(body: dict[str, Any]) -> Reply:
-        return completion(f"A lesion after {body['messages'][0]['content'].count('a dark disc')} discs.")
-
-    model.always = reply
-    batch = Batch.blank(3).with_columns(labels=["melanoma", "nevus", None])
-    first = sampler.annotate(batch).prompts
-    assert first == (f"{PREFIX} A lesion after 4 discs.",) * 3
-    asked = [body["messages"][0]["content"] for body, _ in model.requests]
-    assert sum("class melanoma" in text for text in asked) == 1 and len(set(asked)) == 3
-    of_melanoma = next(text for text in asked if "class melanoma" in text)
-    captions = {record.caption for record in data.records if record.label == "melanoma"}
-    listed = {line.removeprefix("- ") for line in of_melanoma.splitlines() if line.startswith("- ")}
-    assert listed <= captions
-    assert sampler.annotate(batch).prompts == first and len(model.requests) == 3

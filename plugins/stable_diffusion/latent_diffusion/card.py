@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from safetensors import safe_open
 
 from ....core.chain import write_value
+from ....core.context import Context
 from ....core.dataset import Dataset
 from ....core.durable import write_text
 from ..base import LATENT_CHANNELS
@@ -23,10 +24,10 @@ CURVES = "curves.png"
 PARTS = {"vae": "autoencoder", "text_encoder": "text encoder (CLIP's vocabulary)", "unet": "U-Net"}
 
 
-def write_card(output: Path, config: LatentDiffusionConfig, train: Dataset) -> None:
+def write_card(output: Path, config: LatentDiffusionConfig, train: Dataset, context: Context) -> None:
     """Write ``README.md`` and ``curves.png`` into the finished folder ``output``."""
     save_curves([output / FOLDER / "curves.csv", output / "curves.csv"], output / CURVES)
-    sections = [_opening(output, config), _data(config, train), _recipe(config), _pictures(output), LIMITS]
+    sections = [_opening(output, config), _data(config, train), _recipe(config, context), _pictures(output), LIMITS]
     write_text(output / CARD, "\n\n".join(sections) + "\n")
 
 
@@ -66,9 +67,10 @@ Captions: {captions}. In training a share of {config.short_share:g} was replaced
 {config.empty_share:g} by nothing."""
 
 
-def _recipe(config: LatentDiffusionConfig) -> str:
+def _recipe(config: LatentDiffusionConfig, context: Context) -> str:
     settings = "\n".join(f"{key} = {write_value(value)}" for key, value in config.model_dump(mode="json").items())
-    return f"## Recipe\n\n```toml\n{settings}\n```"
+    machine = "a GPU" if context.device.type == "cuda" else "a CPU"
+    return f"## Recipe\n\nTrained on {machine} in {context.precision}, seed {context.seed}.\n\n```toml\n{settings}\n```"
 
 
 def _pictures(output: Path) -> str:

@@ -55,7 +55,7 @@ def train_base(
         snapshot = Snapshot(config.snapshot_every, sheets.take)
     _train_denoiser(denoiser, latents, prompts, snapshot, _part(context, config, config.autoencoder_steps), output)
     save_base(assembled(denoiser), output, dtype=torch.bfloat16)
-    write_card(output, config, train)
+    write_card(output, config, train, context)
 
 
 def _part(context: Context, config: LatentDiffusionConfig, before: int) -> Context:

@@ -31,6 +31,7 @@ PLUGINS = {
     "exporters": "plugins.data.exporters",
     "captions": "plugins.captions.plugin",
     "ddpm": "plugins.ddpm.plugin",
+    "didgen": "plugins.didgen.plugin",
     "segmentation": "plugins.segmentation.plugin",
     "latent-diffusion": "plugins.stable_diffusion.latent_diffusion.plugin",
     "quality": "plugins.quality.plugin",

@@ -1,0 +1,1 @@
+"""DiDGen: region-aware fine-tuning, layout guidance, and masks from attention."""

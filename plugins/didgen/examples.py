@@ -1,0 +1,95 @@
+"""The training set as the networks see it: latents, masks and prompts that begin with the placeholders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ...core.context import Context
+from ...core.dataset import Dataset, image_tensor
+from ..stable_diffusion.base import StableDiffusionBase
+from ..stable_diffusion.captioning import captions_for
+from .placeholders import PLACEHOLDERS, PREFIX
+
+if TYPE_CHECKING:
+    from .plugin import DiDGenTrainerConfig
+
+ENCODING_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Everything that fine-tuning learns from, on the CPU.
+
+    Attributes:
+        dataset: images and masks at the trained size.
+        means, deviations: (N, 4, h, w) of the latents' posterior, times the VAE's scaling factor.
+        masked: (N,) bool, which images have a mask.
+        prompts: one caption an image, with the placeholders.
+    """
+
+    dataset: Dataset
+    means: Tensor
+    deviations: Tensor
+    masked: Tensor
+    prompts: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def size(self) -> int:
+        """Edge of the images in pixels."""
+        assert self.dataset.size is not None
+        return self.dataset.size
+
+    def masks(self, rows: Sequence[int], device: torch.device) -> Tensor:
+        """Return the masks (B, 1, S, S) of 0 and 1, zeros for an image that has none."""
+        masks = torch.zeros(len(rows), 1, self.size, self.size)
+        masked = self.masked[rows]
+        if bool(masked.any()):
+            chosen = [row for row in rows if self.masked[row]]
+            masks[masked, 0] = torch.from_numpy(self.dataset.masks_array(chosen)).float()
+        return masks.to(device)
+
+    def latents(self, rows: Sequence[int], device: torch.device) -> Tensor:
+        """Return latents (B, 4, h, w) drawn from their posterior by torch's random state."""
+        means, deviations = self.means[rows], self.deviations[rows]
+        drawn = means + deviations * torch.randn(means.shape)
+        return drawn.to(device, memory_format=torch.channels_last)
+
+
+def encoded_examples(
+    base: StableDiffusionBase, dataset: Dataset, config: DiDGenTrainerConfig, context: Context
+) -> Examples:
+    """Caption and encode the training set once; the VAE and the images do not change.
+
+    Images are neither mirrored nor cropped, since captions tell where the lesion is (ours).
+
+    Raises:
+        DataError: an image has no caption.
+    """
+    dataset = dataset.resized(config.size)
+    prompts = [with_prefix(caption) for caption in captions_for(dataset, config.captioner, context)]
+    means, deviations = [], []
+    base.vae.to(context.device)  # type: ignore[arg-type]
+    with torch.no_grad(), context.autocast():
+        for first in range(0, len(dataset), ENCODING_BATCH):
+            rows = range(first, min(first + ENCODING_BATCH, len(dataset)))
+            pixels = image_tensor(dataset.images_array(rows)).to(context.device) * 2 - 1
+            posterior = base.vae.encode(pixels).latent_dist  # type: ignore[union-attr]
+            means.append(posterior.mean.float().cpu())
+            deviations.append(posterior.std.float().cpu())
+            context.progress(rows.stop, len(dataset), {})
+    scale = base.vae.config["scaling_factor"]
+    masked = torch.tensor([record.mask is not None for record in dataset.records])
+    return Examples(dataset, torch.cat(means) * scale, torch.cat(deviations) * scale, masked, prompts)
+
+
+def with_prefix(caption: str) -> str:
+    """Return the caption, behind the paper's prefix unless it names both placeholders itself."""
+    return caption if all(token in caption for token in PLACEHOLDERS) else f"{PREFIX} {caption}"

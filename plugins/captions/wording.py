@@ -13,6 +13,7 @@ import torch
 
 from ...kernels import seeded_uniform, stream_of
 from .colours import COLOURS
+from .marks import RULER_SCORE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +38,7 @@ LEVELS: dict[str, Levels] = {
         (TOP, "very light"),
     ),
     "hair": ((0.015, "none"), (0.045, "few"), (TOP, "many")),
-    "ruler": ((0.57, "none"), (TOP, "ruler")),
+    "ruler": ((RULER_SCORE, "none"), (TOP, "ruler")),
     "ink": ((0.0025, "none"), (TOP, "ink")),
     "marker": ((0.004, "none"), (TOP, "marker")),
 }

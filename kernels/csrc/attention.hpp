@@ -26,10 +26,23 @@ struct Leakage {
     const std::int64_t* offsets;  // (tasks + 1)
     const float* values;          // (tasks, tokens): 0 or 1
     double* sums;                 // (tasks)
-    float* query_gradient;        // (cases, heads, tokens, depth): only the rows of tasks are written; or null
-    float* key_gradient;          // (tasks_per_case, cases, heads, tokens, depth): added to; or null
+    void* query_gradient;         // of the query's shape and type: only the rows of tasks are written; or null
+    void* key_gradient;           // (tasks_per_case, cases, heads, tokens, depth): of tasks with rows; or null
     std::int64_t cases, tasks_per_case, heads, tokens, depth;
     float scale;
+    int threads;
+    bool bfloat16;
+};
+
+// Gradients of the sums of leakage, times the gradients of something to these sums.
+struct ScaledGradients {
+    const void* of_query;    // (cases, heads, tokens, depth), float32 or bfloat16
+    const void* of_key;      // (columns, cases, heads, tokens, depth), likewise; 1 or 2 columns
+    const float* by_row;     // (cases, tokens): where it is 0, of_query is not read
+    const float* by_column;  // (columns, cases)
+    void* query_gradient;    // like of_query: of_query times by_row
+    void* key_gradient;      // likewise: sum over the columns of of_key times by_column
+    std::int64_t cases, columns, heads, tokens, depth;
     int threads;
     bool bfloat16;
 };
@@ -39,6 +52,7 @@ struct AttentionKernels {
     bool bfloat16;  // whether query and key may be so
     void (*mean)(const MeanAttention&);
     void (*leakage)(const Leakage&);
+    void (*scale)(const ScaledGradients&);
 };
 
 extern const AttentionKernels kAttentionGeneric, kAttentionAvx2, kAttentionAvx512, kAttentionAmx;

@@ -7,6 +7,7 @@
 
 #include "attention_amx_mean.inl"
 #include "attention_amx_ranges.inl"
+#include "attention_scaling.inl"
 
 namespace lesionforge {
 namespace {
@@ -54,6 +55,6 @@ void leakage(const Leakage& a) {
 
 }  // namespace
 
-const AttentionKernels kAttentionAmx{"amx", true, mean, leakage};
+const AttentionKernels kAttentionAmx{"amx", true, mean, leakage, scale_gradients};
 
 }  // namespace lesionforge

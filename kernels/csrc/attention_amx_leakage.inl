@@ -63,18 +63,26 @@ void enter_head(const Leakage& a, const LeakagePlan& plan, int64_t plane, const 
         std::memset(s.key_gradient, 0, static_cast<std::size_t>(s.regions.groups * kGroup * plan.width) * 4);
 }
 
-// Adds the gradient of the keys of a head to its place in the result.
-void leave_head(const Leakage& a, const LeakagePlan& plan, int64_t task, int64_t head, const Regions& regions,
-                const float* gradient) {
+LESIONFORGE_INLINE void store_channels(void* to, bool bfloat16, int64_t at, __mmask16 mask, __m512 x) {
+    if (bfloat16)
+        _mm256_mask_storeu_epi16(static_cast<uint16_t*>(to) + at, mask,
+                                 reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
+    else
+        _mm512_mask_storeu_ps(static_cast<float*>(to) + at, mask, x);
+}
+
+// Writes the gradient of the keys of a head, or adds it to what another worker wrote.
+void leave_head(const Leakage& a, const LeakagePlan& plan, int64_t task, int64_t head, bool add,
+                const Regions& regions, const float* gradient) {
     const int64_t plane = (task % a.tasks_per_case * a.cases + task / a.tasks_per_case) * a.heads + head;
     for (int region = 0; region < 2; ++region)
         for (int64_t place = regions.first[region]; place < regions.end[region]; ++place) {
-            float* const to = a.key_gradient + (plane * a.tokens + regions.order[place]) * a.depth;
+            const int64_t token = plane * a.tokens + regions.order[place];
+            const Vectors written{a.key_gradient, a.bfloat16, a.depth, token, 1, nullptr};
             for (int64_t c = 0; c < a.depth; c += 16) {
-                const __mmask16 mask = lanes(a.depth - c);
-                const __m512 sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, to + c),
-                                                 _mm512_load_ps(gradient + place * plan.width + c));
-                _mm512_mask_storeu_ps(to + c, mask, sum);
+                __m512 sum = _mm512_load_ps(gradient + place * plan.width + c);
+                if (add) sum = _mm512_add_ps(sum, load_channels(written, 0, c));
+                store_channels(a.key_gradient, a.bfloat16, token * a.depth + c, lanes(a.depth - c), sum);
             }
         }
 }
@@ -190,8 +198,8 @@ void write_query_gradient(const Leakage& a, const LeakagePlan& plan, const int64
             }
             transpose(r);
             for (int64_t i = 0; i < least(16, count - half * 16); ++i)
-                _mm512_mask_storeu_epi32(a.query_gradient + plane + rows[half * 16 + i] * a.depth + channel,
-                                         lanes(a.depth - channel), r[i]);
+                store_channels(a.query_gradient, a.bfloat16, plane + rows[half * 16 + i] * a.depth + channel,
+                               lanes(a.depth - channel), _mm512_castsi512_ps(r[i]));
         }
 }
 

@@ -72,7 +72,7 @@ Inherited leakage_range(const Leakage& a, const LeakagePlan& plan, int64_t begin
             }
             if (a.key_gradient == nullptr) continue;
             if (first == 0) {
-                leave_head(a, plan, task, head, s.regions, s.key_gradient);
+                leave_head(a, plan, task, head, false, s.regions, s.key_gradient);
                 continue;
             }
             inherited = {task, head, s.regions, s.key_gradient};
@@ -117,7 +117,7 @@ void leakage(const Leakage& a, bool bounded) {
     }
     for (int worker = 0; worker < team; ++worker)
         if (inherited[worker].task >= 0)
-            leave_head(a, plan, inherited[worker].task, inherited[worker].head, inherited[worker].regions,
+            leave_head(a, plan, inherited[worker].task, inherited[worker].head, true, inherited[worker].regions,
                        inherited[worker].gradient);
     const float* from = leaked.as<float>();
     for (int64_t task = 0; task < tasks; ++task)

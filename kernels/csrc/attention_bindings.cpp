@@ -40,8 +40,18 @@ void attention_leakage(std::uintptr_t query, std::uintptr_t key, std::uintptr_t 
     kernels_for(instructions, bfloat16)
         .leakage({pointer<const void>(query), pointer<const void>(key), pointer<const std::int64_t>(rows),
                   pointer<const std::int64_t>(offsets), pointer<const float>(values), pointer<double>(sums),
-                  pointer<float>(query_gradient), pointer<float>(key_gradient), cases, tasks_per_case, heads, tokens,
+                  pointer<void>(query_gradient), pointer<void>(key_gradient), cases, tasks_per_case, heads, tokens,
                   depth, scale, threads, bfloat16});
+}
+
+void scale_leakage_gradients(std::uintptr_t of_query, std::uintptr_t of_key, std::uintptr_t by_row,
+                             std::uintptr_t by_column, std::uintptr_t query_gradient, std::uintptr_t key_gradient,
+                             std::int64_t cases, std::int64_t columns, std::int64_t heads, std::int64_t tokens,
+                             std::int64_t depth, int threads, bool bfloat16, const std::string& instructions) {
+    attention_kernels(instructions.c_str())
+        .scale({pointer<const void>(of_query), pointer<const void>(of_key), pointer<const float>(by_row),
+                pointer<const float>(by_column), pointer<void>(query_gradient), pointer<void>(key_gradient), cases,
+                columns, heads, tokens, depth, threads, bfloat16});
 }
 
 }  // namespace
@@ -56,6 +66,11 @@ void bind_attention(py::module_& module) {
                py::arg("key_gradient"), py::arg("cases"), py::arg("tasks_per_case"), py::arg("heads"),
                py::arg("tokens"), py::arg("depth"), py::arg("scale"), py::arg("threads"), py::arg("bfloat16"),
                py::arg("instructions"),
+               py::call_guard<py::gil_scoped_release>());
+    module.def("scale_leakage_gradients", &scale_leakage_gradients, py::arg("of_query"), py::arg("of_key"),
+               py::arg("by_row"), py::arg("by_column"), py::arg("query_gradient"), py::arg("key_gradient"),
+               py::arg("cases"), py::arg("columns"), py::arg("heads"), py::arg("tokens"), py::arg("depth"),
+               py::arg("threads"), py::arg("bfloat16"), py::arg("instructions"),
                py::call_guard<py::gil_scoped_release>());
     module.def("attention_instruction_sets", [] {
         std::vector<std::string> names;

@@ -3,9 +3,10 @@
 // from the wrong instruction set.
 #include "attention_leakage.inl"
 #include "attention_mean.inl"
+#include "attention_scaling.inl"
 
 namespace lesionforge {
 
-const AttentionKernels LESIONFORGE_ISA_TABLE{LESIONFORGE_ISA, false, mean_attention, leakage};
+const AttentionKernels LESIONFORGE_ISA_TABLE{LESIONFORGE_ISA, false, mean_attention, leakage, scale_gradients};
 
 }  // namespace lesionforge

@@ -102,12 +102,14 @@ void enter_head(const Leakage& a, const Shape& shape, const Place& place, const 
     std::memset(s.key_gradient, 0, static_cast<std::size_t>(shape.keys * shape.width) * 4);
 }
 
-void leave_head(const Leakage& a, const Shape& shape, int64_t task, int64_t head, const LeakageScratch& s) {
+// Writes the gradient of the keys of a head, or adds it to what another worker wrote.
+void leave_head(const Leakage& a, const Shape& shape, int64_t task, int64_t head, bool add, const LeakageScratch& s) {
     if (a.key_gradient == nullptr) return;
     const int64_t plane = (task % a.tasks_per_case * a.cases + task / a.tasks_per_case) * a.heads + head;
-    float* to = a.key_gradient + plane * a.tokens * a.depth;
-    for (int64_t q = 0; q < a.tokens; ++q)
-        for (int64_t k = 0; k < a.depth; ++k) to[q * a.depth + k] += s.key_gradient[q * shape.width + k];
+    float* to = static_cast<float*>(a.key_gradient) + plane * a.tokens * a.depth;
+    const float* from = s.key_gradient;
+    for (int64_t q = 0; q < a.tokens; ++q, to += a.depth, from += shape.width)
+        for (int64_t k = 0; k < a.depth; ++k) to[k] = add ? to[k] + from[k] : from[k];
 }
 
 // Leakage of one block of rows, and its part of the gradients: the scores are computed once and used while in cache.
@@ -133,8 +135,8 @@ double leakage_block(const Leakage& a, const Shape& shape, const Place& place, c
     if (a.key_gradient == nullptr) return leaked;
     gradients(shape, whole, s);
     for (int64_t i = 0; i < place.rows; ++i)
-        std::memcpy(a.query_gradient + plane + a.rows[place.first + i] * a.depth, s.query_gradient + i * shape.width,
-                    static_cast<std::size_t>(a.depth) * 4);
+        std::memcpy(static_cast<float*>(a.query_gradient) + plane + a.rows[place.first + i] * a.depth,
+                    s.query_gradient + i * shape.width, static_cast<std::size_t>(a.depth) * 4);
     return leaked;
 }
 
@@ -163,7 +165,7 @@ void leakage_range(const Leakage& a, const Shape& shape, int64_t begin, int64_t 
     bool ours = true;
     const auto close = [&] {
         if (ours) {
-            leave_head(a, shape, open.task, open.head, s);
+            leave_head(a, shape, open.task, open.head, false, s);
         } else if (a.key_gradient != nullptr) {
             std::memcpy(inherited, s.key_gradient, static_cast<std::size_t>(shape.keys * shape.width) * 4);
         }
@@ -205,7 +207,7 @@ void leakage(const Leakage& a) {
         if (place.first == a.offsets[place.task]) continue;
         LeakageScratch handed{};
         handed.key_gradient = inherited.get() + worker * plane;
-        leave_head(a, shape, place.task, place.head, handed);
+        leave_head(a, shape, place.task, place.head, true, handed);
     }
 }
 

@@ -103,14 +103,14 @@ def _op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     # Chosen here and not by the caller, since a compiled graph cannot look for a native module.
     chosen = _sums.choose(backend, query, key)
-    dtype = attention_inputs.computing_dtype(query.dtype)
+    dtype = query.dtype if chosen.name in ("cpu", "triton") else attention_inputs.computing_dtype(query.dtype)
     shape = query.shape if gradients else (0,)
     of_query = torch.zeros(shape, dtype=dtype, device=query.device)
-    of_key = torch.zeros((1 + two_sided, *shape), dtype=dtype, device=query.device)
+    new = torch.empty if chosen.name == "cpu" else torch.zeros
+    of_key = new((1 + two_sided, *shape), dtype=dtype, device=query.device)
     with attention_inputs.without_autocast(query.device):
         outputs = (of_query, of_key) if gradients else (None, None)
-        inputs = (query, key) if chosen.name in ("cpu", "triton") else (query.to(dtype), key.to(dtype))
-        sums = chosen.run(*inputs, mask, two_sided, scale, *outputs)
+        sums = chosen.run(query.to(dtype), key.to(dtype), mask, two_sided, scale, *outputs)
     return sums, of_query.to(query.dtype), of_key.to(query.dtype)
 
 
@@ -127,8 +127,27 @@ def _(
     )
 
 
+@torch.library.custom_op("lesionforge::attention_leakage_backward", mutates_args=())
+def _backward_op(of_query: Tensor, of_key: Tensor, mask: Tensor, grad: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    other = grad[:, 1:] if grad.shape[1] == 2 else grad.new_zeros(())
+    by_row = torch.where(mask.bool(), grad[:, :1], other)
+    if _sums.choose(backend, of_query).name == "cpu" and of_query.dtype in (torch.float32, torch.bfloat16):
+        return cpu.scaled(of_query, of_key, by_row, grad.T)
+    by_column = grad.T[:, :, None, None, None]
+    key = of_key[0] * by_column[0]
+    if len(of_key) == 2:
+        key = key + of_key[1] * by_column[1]
+    return (of_query * by_row[:, None, :, None]).to(of_query.dtype), key.to(of_key.dtype)
+
+
+@_backward_op.register_fake
+def _(of_query: Tensor, of_key: Tensor, mask: Tensor, grad: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    return of_query.new_empty(of_query.shape), of_key.new_empty(of_key.shape[1:])
+
+
 def _keep(ctx, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
     _, of_query, of_key = output
+    ctx.backend = inputs[5]
     ctx.mark_non_differentiable(of_query, of_key)
     ctx.set_materialize_grads(False)  # of these two: they are as large as the inputs
     ctx.save_for_backward(inputs[2], of_query, of_key)
@@ -139,13 +158,8 @@ def _backward(ctx, grad: Tensor | None, *_unused: None) -> tuple[Tensor | None, 
     if grad is None:
         return (None,) * 7
     mask, of_query, of_key = ctx.saved_tensors
-    by_row = torch.where(mask.bool(), grad[:, :1], grad[:, -1:]) if grad.shape[1] == 2 else grad
-    by_column = grad.T[:, :, None, None, None]
-    query = (of_query * by_row[:, None, :, None]).to(of_query.dtype)
-    key = of_key[0] * by_column[0]
-    if len(of_key) == 2:
-        key = key + of_key[1] * by_column[1]
-    return query, key.to(of_key.dtype), None, None, None, None, None
+    query, key = torch.ops.lesionforge.attention_leakage_backward(of_query, of_key, mask, grad, ctx.backend)
+    return query, key, None, None, None, None, None
 
 
 _op.register_autograd(_backward, setup_context=_keep)

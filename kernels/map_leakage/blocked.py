@@ -20,7 +20,7 @@ def row_sums(
     query_gradient: Tensor | None = None,
     key_gradient: Tensor | None = None,
 ) -> Tensor:
-    """As the reference's `row_sums`, gradients added in place.
+    """As the reference's `row_sums`, gradients written in place.
 
     With u = A_l v, v = 1 where the row's region leaks to, u[p] has the gradient A_l[p, q] (v[q] - u[p]) to the scores.
     """

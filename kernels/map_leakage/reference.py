@@ -17,7 +17,7 @@ def row_sums(
 ) -> Tensor:
     """(B, C) sum of A[p, q] over p in M and q outside M; with `two_sided` also over p outside and q in M (C = 2).
 
-    The backends other than this one add the gradients of these sums to `query_gradient` (B, L, N, d), which each row
+    The backends other than this one write the gradients of these sums to `query_gradient` (B, L, N, d), which each row
     has in one column only, and `key_gradient` (C, B, L, N, d), both zero before. Here autograd does.
     """
     attention = torch.softmax(query @ key.mT * scale, dim=-1).mean(1)

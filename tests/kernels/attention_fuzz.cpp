@@ -1,4 +1,4 @@
-// Both attention kernels on odd sizes, numbers, instruction sets and threads, in buffers of exactly their size; prints
+// The attention kernels on odd sizes, numbers, instruction sets and threads, in buffers of exactly their size; prints
 // the calls.
 #include <cstdint>
 #include <cstdio>
@@ -53,12 +53,19 @@ int main() {
                         offsets.push_back(static_cast<int64_t>(rows.size()));
                     }
                     std::vector<double> sums(static_cast<std::size_t>(2 * cases));
-                    std::vector<float> of_query(static_cast<std::size_t>(size)), of_key(2 * of_query.size());
+                    const std::size_t bytes = query.bytes.size();
+                    std::vector<std::uint8_t> of_query(bytes), of_key(2 * bytes), scaled(2 * bytes);
                     for (const bool wanted : {true, false})
                         kernels.leakage({query.bytes.data(), key.bytes.data(), rows.data(), offsets.data(),
                                          leaks.data(), sums.data(), wanted ? of_query.data() : nullptr,
                                          wanted ? of_key.data() : nullptr, cases, 2, heads, tokens, depth, 0.5f,
                                          threads, bfloat16});
+                    std::vector<float> by_row(static_cast<std::size_t>(cases * tokens), 0.5f);
+                    by_row[0] = 0;
+                    const std::vector<float> by_column(static_cast<std::size_t>(2 * cases), 0.5f);
+                    for (const int64_t used : {1, 2})
+                        kernels.scale({of_query.data(), of_key.data(), by_row.data(), by_column.data(), scaled.data(),
+                                       scaled.data() + bytes, cases, used, heads, tokens, depth, threads, bfloat16});
                     ++calls;
                 }
     std::printf("%d\n", calls);

@@ -113,9 +113,10 @@ def test_reads_tensors_that_are_not_contiguous(backend: str) -> None:
     torch.testing.assert_close(made, true, rtol=1e-5, atol=1e-6)
 
 
-# Largest error of a gradient, divided by the largest gradient: bfloat16 probabilities are rounded by 2^-9, two bfloat16
-# parts of float32 by 2^-17.
+# Largest error of a gradient, divided by the largest gradient: AMX rounds bfloat16 probabilities by 2^-9, two bfloat16
+# parts of float32 by 2^-17; gradients of bfloat16 tensors are rounded by 2^-9 for each region.
 GRADIENT_ERRORS = {("amx", torch.bfloat16): 1e-2, ("amx", torch.float32): 4e-5}
+ROUNDING = {torch.bfloat16: 2**-8}
 
 
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -135,15 +136,49 @@ def test_every_instruction_set_and_thread_count(
     counts = torch.stack([(~mask).sum(-1), mask.sum(-1)], -1)
     weight = torch.linspace(1, 2, counts.numel(), dtype=torch.float64).view(counts.shape) * shape[2] / counts
     by_row = torch.where(mask, weight[:, :1], weight[:, 1:])[:, None, :, None]
-    allowed = max(3e-6 * factor, GRADIENT_ERRORS.get((instructions, dtype), 0))
+    allowed = max(3e-6 * factor, GRADIENT_ERRORS.get((instructions, dtype), 0), ROUNDING.get(dtype, 0))
     for threads in (1, 2, 5):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        of_query, of_key = torch.zeros(query.shape), torch.zeros(2, *key.shape)
+        of_query, of_key = torch.zeros_like(query), torch.full((2, *key.shape), torch.nan, dtype=dtype)
         sums = cpu.row_sums(query, key, mask, True, 0.3, of_query, of_key, instructions)
         torch.testing.assert_close(sums / counts, true, check_dtype=False, rtol=1e-5, atol=1e-6)
         of_keys = (of_key * weight.T[:, :, None, None, None]).sum(0)
         for made, grad in ((of_query * by_row, grads[0]), (of_keys, grads[1])):
             assert (made - grad).abs().max() <= allowed * grad.abs().max()
+
+
+@pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("instructions", instruction_sets())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("columns", [1, 2])
+def test_kept_gradients_are_scaled_and_rounded_once(columns: int, dtype: torch.dtype, instructions: str) -> None:
+    rng = torch.Generator().manual_seed(columns)
+    of_query = torch.randn((2, 3, 301, 5), generator=rng).to(dtype)
+    of_key = torch.randn((columns, 2, 3, 301, 5), generator=rng).to(dtype)
+    by_row, by_column = torch.rand((2, 301), generator=rng), torch.rand((columns, 2), generator=rng)
+    by_row[:, ::3] = 0
+    of_query[:, :, ::3] = torch.nan  # of rows that are in no region
+    of_key[0, 1, 2, 300, 4] = torch.nan
+    query, key = cpu.scaled(of_query, of_key, by_row, by_column, instructions)
+    rtol = 2e-7 if dtype == torch.float32 else 2**-8
+    true = of_query.double().nan_to_num() * by_row[:, None, :, None]
+    torch.testing.assert_close(query.double(), true, rtol=rtol, atol=0)
+    true = (of_key.double() * by_column[:, :, None, None, None]).sum(0)
+    torch.testing.assert_close(key.double(), true, rtol=rtol, atol=1e-7, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["torch", CPU])
+def test_a_graph_that_is_kept_gives_the_same_gradients_again(name: str, dtype: torch.dtype) -> None:
+    query, key, mask = tensors(2, 2, 40, 8, dtype)
+    leaves = (query.requires_grad_(), key.requires_grad_())
+    leakage = attention_leakage(*leaves, mask, regions="both", backend=name).sum()
+    once = torch.autograd.grad(leakage, leaves, retain_graph=True)
+    assert once[0].any()
+    for scale in (2.0, 1.0):
+        again = torch.autograd.grad(leakage, leaves, torch.tensor(scale), retain_graph=True)
+        torch.testing.assert_close(again, tuple(grad * scale for grad in once), rtol=1e-2, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["torch", CPU])

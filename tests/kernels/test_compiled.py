@@ -59,6 +59,7 @@ OPERATORS: dict[str, tuple[Any, ...]] = {
     "attention_refinement": (QUERY, KEY, VALUES, 3, 0.5, "mean_map", "auto"),
     "attention_refinement_backward": (QUERY, KEY, VALUES, VALUES.flip(1), 3, 0.5, "auto"),
     "attention_leakage": (QUERY, KEY, INSIDE, True, 0.5, "auto", True),
+    "attention_leakage_backward": (QUERY, KEY.expand(2, -1, -1, -1, -1), INSIDE, drawn(CASES, 2), "auto"),
     "otsu_threshold": (MAPS, 256, "auto"),
     "extract_masks": (MAPS, 20, 3, True, [0.25, 0.5, 0.25], "auto"),
     "clean_masks": ((MAPS > 0).byte(), 3, True, "auto"),

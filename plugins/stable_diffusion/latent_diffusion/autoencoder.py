@@ -107,20 +107,20 @@ def _train(
             loop.network, crops, gradient_weight=config.gradient_weight, kl_weight=config.kl_weight
         )
 
-    snapshot = None
-    if config.snapshot_every:
-        shown = train if val is None else val
-        chosen = pixels(shown, range(min(PICTURED, len(shown))), loop.device)
-
-        def take(model: nn.Module, step: int) -> None:
-            assert isinstance(model, Autoencoder)
-            with context.autocast():
-                again = model.vae(chosen).sample.float()
-            save_reconstructions(chosen, again, output / FOLDER, step)
-
-        snapshot = Snapshot(-(-config.autoencoder_steps // PICTURES), take)
-    loop.run(losses, snapshot=snapshot)
+    shown = train if val is None else val
+    chosen = pixels(shown, range(min(PICTURED, len(shown))), loop.device)
+    loop.run(losses, snapshot=_snapshot(chosen, config, context, output) if config.snapshot_every else None)
     return network.vae
+
+
+def _snapshot(images: Tensor, config: LatentDiffusionConfig, context: Context, output: Path) -> Snapshot:
+    def take(model: nn.Module, step: int) -> None:
+        assert isinstance(model, Autoencoder)
+        with context.autocast():
+            decoded = model.vae(images).sample.float()
+        save_reconstructions(images, decoded, output / FOLDER, step)
+
+    return Snapshot(-(-config.autoencoder_steps // PICTURES), take)
 
 
 @torch.inference_mode()

@@ -2,7 +2,8 @@
 
     out[b, n, t] = mean over L of softmax(Q K^T scale)[b, l, n, tokens[t]]
 
-One-hot values through torch's fused attention: over the 77 keys of a prompt a kernel of our own would not pay.
+Plain torch in two ways, since over the 77 keys of a prompt a kernel of our own would not pay: the maps written out, or
+one-hot values through torch's fused attention. In main memory the first is faster while keys are few.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from .. import attention_inputs
+from . import reference, sdpa
 
 __all__ = ["token_attention"]
+
+FEW_KEYS = 128  # measured on a CPU: up to here float32 is faster written out, bfloat16 with gradients is, too
+MOST_SCORES = 1 << 28  # maps above 1 GiB of float32 are not written out
 
 
 def token_attention(
@@ -25,20 +29,22 @@ def token_attention(
 
     query: (B, L, N, d), key: (B, L, S, d), of one floating dtype, L = layers x heads. tokens: places in [0, S), T
     integers or an integer tensor (T,), or (B, T) for each case its own. scale: factor on the scores, 1 / sqrt(d) if
-    None.
+    None. Scores and softmax are float32 at least, under autocast too; half precision is rounded to on the way out, by
+    fused attention already before the mean.
     Raises TypeError or ValueError for anything else.
     """
     attention_inputs.check_query_key(query, key, same_tokens=False)
     factor = attention_inputs.checked_scale(scale, query)
     places = _places(tokens, key)
-    one_hot = (places[:, None, :] == torch.arange(key.shape[2], device=key.device)[:, None]).to(query.dtype)
-    width, parts = query.shape[-1], []
-    # torch's flash attention on CPU asks for values as wide as the heads; more tokens than that take several passes.
-    for columns in one_hot.split(width, dim=-1):
-        values = functional.pad(columns, (0, width - columns.shape[-1]))[:, None].expand(-1, query.shape[1], -1, -1)
-        attended = functional.scaled_dot_product_attention(query, key, values, scale=factor)
-        parts.append(attended[..., : columns.shape[-1]].mean(1))
-    return torch.cat(parts, dim=-1)
+    serving = reference if maps_pay(query, key) else sdpa
+    with attention_inputs.without_autocast(query.device):
+        return serving.token_attention(query, key, places, factor)
+
+
+def maps_pay(query: Tensor, key: Tensor) -> bool:
+    """Whether the maps are written out: in main memory, for few keys; other devices have not been measured."""
+    scores = query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2]
+    return query.device.type == "cpu" and key.shape[2] <= FEW_KEYS and scores <= MOST_SCORES
 
 
 def _places(tokens: Sequence[int] | Tensor, key: Tensor) -> Tensor:

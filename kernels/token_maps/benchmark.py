@@ -1,12 +1,15 @@
-"""Attention to chosen keys, with gradients, against the maps of every head: what one-hot values save."""
+"""Attention to chosen keys, with gradients: the maps of every head as one writes them, and both ways of the op."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..measuring import BEST_TORCH, REFERENCE_METHOD, Case, Contender
-from . import token_attention
+from . import maps_pay, reference, sdpa
 
 KEYS = 77  # of a prompt
 CHOSEN = [2, 4]
@@ -18,25 +21,31 @@ def case(heads: int, tokens: int, depth: int, device: str) -> Case:
     rng = torch.Generator().manual_seed(0)
     query = torch.randn(1, heads, tokens, depth, generator=rng).to(device)
     key = torch.randn(1, heads, KEYS, depth, generator=rng).to(device)
+    places, scale = torch.tensor([CHOSEN], device=device), depth**-0.5
 
-    def run(probabilities: Tensor, leaves: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    def run(attention: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+        leaves = [tensor.to(dtype, copy=True).requires_grad_() for tensor in (query, key)]
+        probabilities = attention(*leaves)
         return probabilities.detach(), *torch.autograd.grad(probabilities.square().mean(), leaves)
 
-    def by_op(dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
-        leaves = query.to(dtype).detach().requires_grad_(), key.to(dtype).detach().requires_grad_()
-        return run(token_attention(*leaves, CHOSEN), leaves)
+    def materialised(query: Tensor, key: Tensor) -> Tensor:
+        return torch.softmax(query @ key.mT * scale, dim=-1).mean(1)[..., CHOSEN]
 
-    def materialised() -> tuple[Tensor, ...]:
-        leaves = query.detach().requires_grad_(), key.detach().requires_grad_()
-        maps = torch.softmax(leaves[0] @ leaves[1].mT * depth**-0.5, dim=-1).mean(1)
-        return run(maps[..., CHOSEN], leaves)
+    def written_out(query: Tensor, key: Tensor) -> Tensor:
+        return reference.token_attention(query, key, places, scale)
 
+    def one_hot(query: Tensor, key: Tensor) -> Tensor:
+        return sdpa.token_attention(query, key, places, scale)
+
+    pays = maps_pay(query, key)
+    ours = partial(Contender, tolerance=TOLERANCE, baseline=BEST_TORCH)
     contenders = (
-        Contender("materialised", materialised, "every map", TOLERANCE, REFERENCE_METHOD),
-        Contender("SDPA", by_op, "lesionforge: one-hot values, plain torch", TOLERANCE, BEST_TORCH, automatic=True),
+        Contender("materialised", partial(run, materialised), "every map", TOLERANCE, REFERENCE_METHOD),
+        ours("maps", partial(run, written_out), "lesionforge in plain torch, every map", automatic=pays),
+        ours("SDPA", partial(run, one_hot), "lesionforge in plain torch, one-hot values", automatic=not pays),
     )
     shape = f"({heads}, {tokens}, {depth}), {KEYS} keys"
-    return Case("token_attention", shape, contenders, lambda: by_op(torch.float64), device)
+    return Case("token_attention", shape, contenders, partial(run, materialised, torch.float64), device)
 
 
 def diagnostic_cases(device: str) -> list[Case]:

@@ -64,19 +64,20 @@ def philox_u32(key: Tensor, counter: Tensor, *, backend: str = "auto") -> Tensor
     """Philox4x32-10: key (..., 2) and counter (..., 4) -> (..., 4), leading dimensions broadcast.
 
     Words are uint32 values held in int64 tensors, since torch has hardly any arithmetic for uint32.
-    Raises TypeError for another dtype, ValueError for another shape, another device or words outside [0, 2^32),
-    BackendUnavailable if `backend` cannot serve.
+    Raises TypeError for another dtype, ValueError for another shape, another device or words outside [0, 2^32) (which
+    a compiled graph does not check), BackendUnavailable if `backend` cannot serve.
     """
     for name, tensor, width in (("key", key, 2), ("counter", counter, 4)):
         if tensor.dtype != torch.int64:
             raise TypeError(f"{name} must be int64 with uint32 values, not {tensor.dtype}")
         if tensor.ndim == 0 or tensor.shape[-1] != width:
             raise ValueError(f"{name} must have shape (..., {width}), not {tuple(tensor.shape)}")
-        if tensor.numel() and bool(((tensor < 0) | (tensor >= WORD)).any()):
+        # A compiled graph cannot stop for a look at the data.
+        if not torch.compiler.is_compiling() and bool(((tensor < 0) | (tensor >= WORD)).any()):
             raise ValueError(f"{name} has words outside [0, 2**32)")
     if key.device != counter.device:
         raise ValueError(f"key is on {key.device}, counter on {counter.device}; both must be on one device")
-    return _philox.choose(backend, key, counter).run(key, counter)
+    return _philox_u32(key, counter, backend)
 
 
 def seeded_normal(
@@ -97,8 +98,7 @@ def seeded_normal(
     Raises TypeError or ValueError for anything else, BackendUnavailable if `backend` cannot serve.
     """
     keys, count = _checked(seeds, shape, step, stream, torch.device(device), dtype)
-    numbers = _normal.choose(backend, keys).run(keys, count, step, stream)
-    return numbers.reshape(len(keys), *shape).to(dtype)
+    return _seeded_normal(keys, count, step, stream, backend).reshape(len(keys), *shape).to(dtype)
 
 
 def seeded_uniform(
@@ -118,13 +118,38 @@ def seeded_uniform(
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"seeded_uniform makes float32 or float64, not {dtype}: fewer bits would round up to 1")
     keys, count = _checked(seeds, shape, step, stream, torch.device(device), dtype)
-    numbers = _uniform.choose(backend, keys).run(keys, count, step, stream)
-    return numbers.reshape(len(keys), *shape).to(dtype)
+    return _seeded_uniform(keys, count, step, stream, backend).reshape(len(keys), *shape).to(dtype)
 
 
 def stream_of(name: str) -> int:
     """Stream of a stage or purpose: the first 4 bytes of BLAKE2b of its UTF-8 name, little-endian."""
     return int.from_bytes(hashlib.blake2b(name.encode()).digest()[:4], "little")
+
+
+@torch.library.custom_op("lesionforge::philox_u32", mutates_args=())
+def _philox_u32(key: Tensor, counter: Tensor, backend: str) -> Tensor:
+    return _philox.choose(backend, key, counter).run(key, counter)
+
+
+@_philox_u32.register_fake
+def _(key: Tensor, counter: Tensor, backend: str) -> Tensor:
+    return counter.new_empty((*torch.broadcast_shapes(key.shape[:-1], counter.shape[:-1]), 4))
+
+
+@torch.library.custom_op("lesionforge::seeded_normal", mutates_args=())
+def _seeded_normal(keys: Tensor, count: int, step: int, stream: int, backend: str) -> Tensor:
+    return _normal.choose(backend, keys).run(keys, count, step, stream)
+
+
+@torch.library.custom_op("lesionforge::seeded_uniform", mutates_args=())
+def _seeded_uniform(keys: Tensor, count: int, step: int, stream: int, backend: str) -> Tensor:
+    return _uniform.choose(backend, keys).run(keys, count, step, stream)
+
+
+@_seeded_normal.register_fake
+@_seeded_uniform.register_fake
+def _(keys: Tensor, count: int, step: int, stream: int, backend: str) -> Tensor:
+    return keys.new_empty((keys.shape[0], count), dtype=torch.float32)
 
 
 def _checked(
@@ -157,4 +182,5 @@ def _bit_patterns(seeds: Sequence[int] | Tensor) -> Tensor:
     for seed in values:
         if not 0 <= seed < 1 << 64:
             raise ValueError(f"a seed must be in [0, 2**64), not {seed}")
-    return torch.tensor(values, dtype=torch.uint64).view(torch.int64)
+    # Bit patterns by hand: inductor has no uint64.
+    return torch.tensor([seed - (seed >> 63 << 64) for seed in values], dtype=torch.int64)

@@ -20,6 +20,9 @@ from lesionforge.kernels import (
     native,
     norm_act_conv2d,
     otsu_threshold,
+    philox_u32,
+    seeded_normal,
+    seeded_uniform,
     token_attention,
 )
 
@@ -35,6 +38,8 @@ MAPS, VALUES = drawn(2, 1, 12, 12), drawn(CASES, TOKENS, 1)
 INSIDE = torch.arange(TOKENS).expand(CASES, -1) % 3 == 0
 X, WEIGHT, SCALE, OFFSET = drawn(2, 8, 6, 5), drawn(8, 8, 3, 3), drawn(8), drawn(8).neg()
 SHIFT = drawn(2, 8)
+SEEDS = torch.tensor([3, -1, 2**40])
+WORDS = torch.arange(3 * 2 * 4).view(3, 2, 4) * 2**27
 
 # Each operation amid arithmetic for inductor, and its arguments.
 OPERATIONS: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
@@ -50,8 +55,12 @@ OPERATIONS: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     "otsu_threshold": (lambda maps: otsu_threshold(2 * maps).sin(), (MAPS,)),
     "extract_masks": (lambda maps: extract_masks(2 * maps, 20, smoothing=0.5).sin(), (MAPS,)),
     "clean_masks": (lambda maps: clean_masks((2 * maps).relu()).sin(), (MAPS,)),
+    "seeded_normal": (lambda seeds: seeded_normal(2 * seeds, (3, 5), step=2**32 - 1, stream=7).sin(), (SEEDS,)),
+    "seeded_normal of integers": (lambda x: x + seeded_normal([0, 2**64 - 1], (8, 6, 5), dtype=x.dtype), (X,)),
+    "seeded_uniform": (lambda seeds: seeded_uniform(2 * seeds, (7,), stream=2**32 - 1).sin(), (SEEDS,)),
+    "philox_u32": (lambda counter: philox_u32(counter[:, :1, :2], counter + 1).sin(), (WORDS,)),
 }
-WITHOUT_GRADIENT = {"otsu_threshold", "extract_masks", "clean_masks"}
+WITHOUT_GRADIENT = {"otsu_threshold", "extract_masks", "clean_masks", "seeded_normal", "seeded_uniform", "philox_u32"}
 # What each operator of torch.library is checked on; the Triton ones are checked where Triton runs.
 OPERATORS: dict[str, tuple[Any, ...]] = {
     "group_norm_silu": (X, SCALE, OFFSET, 4, 1e-5, "cpu"),
@@ -63,6 +72,9 @@ OPERATORS: dict[str, tuple[Any, ...]] = {
     "otsu_threshold": (MAPS, 256, "auto"),
     "extract_masks": (MAPS, 20, 3, True, [0.25, 0.5, 0.25], "auto"),
     "clean_masks": ((MAPS > 0).byte(), 3, True, "auto"),
+    "seeded_normal": (SEEDS, 9, 2**32 - 1, 7, "auto"),
+    "seeded_uniform": (SEEDS, 9, 0, 2**32 - 1, "reference"),
+    "philox_u32": (WORDS[:, :1, :2], WORDS, "auto"),
 }
 ELSEWHERE = {"dilated_conv2d": "it has a Triton backend alone"}
 

@@ -35,29 +35,32 @@ def autoencoder_losses(
 def denoising_losses(
     network: nn.Module, schedule: NoiseSchedule, latents: Tensor, tokens: Tensor, *, gamma: float
 ) -> dict[str, Tensor]:
-    """Return the weighted error of noise prediction for scaled latents (N, C, h, w) and tokens (N, 77).
+    """Return the weighted error of the prediction for scaled latents (N, C, h, w) and tokens (N, 77).
 
     Draws t uniformly and eps from torch's random state. ``loss`` is the mean over cases of
-    min(SNR, gamma) / SNR ||eps - eps_theta(x_t, t)||^2, SNR = abar_t / (1 - abar_t) (Hang et al. 2023, "Efficient
-    diffusion training via min-SNR weighting strategy"); ``noise_error`` is the same without weights.
+    min(SNR + 1, gamma) / (SNR + 1) ||v - v_theta(x_t, t)||^2, see :func:`bounded_weights`; ``error`` is the same
+    without weights.
     """
     timesteps = torch.randint(schedule.timesteps, (len(latents),)).to(latents.device)
     noise = torch.randn(latents.shape).to(latents)
-    errors = noise_errors(network, schedule, latents, tokens, timesteps, noise)
-    loss = (min_snr_weights(schedule, timesteps, gamma) * errors).mean()
-    return {"loss": loss, "noise_error": errors.mean().detach()}
+    errors = prediction_errors(network, schedule, latents, tokens, timesteps, noise)
+    loss = (bounded_weights(schedule, timesteps, gamma) * errors).mean()
+    return {"loss": loss, "error": errors.mean().detach()}
 
 
-def noise_errors(
+def prediction_errors(
     network: nn.Module, schedule: NoiseSchedule, latents: Tensor, tokens: Tensor, timesteps: Tensor, noise: Tensor
 ) -> Tensor:
-    """Return the mean squared error of the predicted noise of each case, (N,) fp32."""
+    """Return the mean squared error of what the schedule has the network predict, of each case, (N,) fp32."""
     predicted = network(schedule.noised(latents, noise, timesteps), timesteps, tokens)
-    return (predicted.float() - noise).square().mean(dim=(1, 2, 3))
+    return (predicted.float() - schedule.target(latents, noise, timesteps)).square().mean(dim=(1, 2, 3))
 
 
-def min_snr_weights(schedule: NoiseSchedule, timesteps: Tensor, gamma: float) -> Tensor:
-    """Return min(SNR, gamma) / SNR at ``timesteps`` (N,)."""
+def bounded_weights(schedule: NoiseSchedule, timesteps: Tensor, gamma: float) -> Tensor:
+    """Return min(SNR + 1, gamma) / (SNR + 1) at ``timesteps`` (N,), SNR = abar_t / (1 - abar_t).
+
+    An error of v weighs SNR + 1 as much as one of x_0 (Salimans and Ho 2022, section 4); gamma bounds that, as in
+    min-SNR weighting (Hang et al. 2023), so that steps of little noise, which nobody sees, do not use up the network.
+    """
     abar = schedule.ddim().alphas_cumprod.to(timesteps.device)[timesteps]
-    snr = abar / (1 - abar)
-    return snr.clamp(max=gamma) / snr
+    return (gamma * (1 - abar)).clamp(max=1.0)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 TEXT_HEAD_CHANNELS = 32
 CHROMA_GAIN = 4.0
 LOG_VARIANCE = -4.0
-SCHEDULE = NoiseSchedule(1000, 1e-4, 0.02, steps_offset=1, set_alpha_to_one=False)
+SCHEDULE = NoiseSchedule(1000, 1e-4, 0.02, prediction_type="v_prediction", steps_offset=1, set_alpha_to_one=False)
 """Betas of Ho et al. 2020, section 4. Stable Diffusion's leave 0.5 % of the signal's variance at the end, and with it
 an image's mean colour, which samples then lack; these leave 0.004 %."""
 Network = TypeVar("Network", bound=nn.Module)
@@ -42,7 +42,7 @@ class TextConditionedDenoiser(nn.Module):
         self.text_encoder, self.unet = text_encoder, unet
 
     def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
-        """Return the noise predicted in ``noisy`` (N, C, h, w) at ``timesteps`` (N,) for ``tokens`` (N, 77) int64."""
+        """Return what is predicted of ``noisy`` (N, C, h, w) at ``timesteps`` (N,) for ``tokens`` (N, 77) int64."""
         states = self.text_encoder(tokens).last_hidden_state
         return self.unet(noisy, timesteps, states).sample
 

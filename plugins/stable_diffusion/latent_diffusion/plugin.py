@@ -1,7 +1,7 @@
 """Trainer `latent-diffusion`: a small base of the Stable Diffusion kind, for machines that cannot load a large one.
 
 Method: Rombach et al. 2022, "High-resolution image synthesis with latent diffusion models": an autoencoder, then
-noise prediction in its latent space, conditioned on text by cross-attention. Sizes and training are ours, for two CPU
+denoising in its latent space, conditioned on text by cross-attention. Sizes and training are ours, for two CPU
 cores; the text encoder is trained with the U-Net, since no pretrained one is assumed. No weights come from elsewhere.
 """
 
@@ -65,8 +65,8 @@ class LatentDiffusionConfig(PluginConfig):
     warmup_steps: int = Field(100, ge=0, description="steps of linear warm-up, of both trainings")
     clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient, of both trainings")
     ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, of both; 0: none")
-    min_snr_gamma: float = Field(
-        5.0, gt=0, description="a timestep's error weighs min(SNR, gamma) / SNR (Hang et al. 2023, eq. 8 for noise)"
+    gamma: float = Field(
+        5.0, gt=1, description="bound: the error of the velocity at a timestep weighs min(SNR + 1, gamma) / (SNR + 1)"
     )
 
     checkpoint_every: int = Field(250, ge=1, description="steps between resume points")
@@ -138,7 +138,7 @@ class LatentDiffusionTrainer(Trainer):
         train_base(self.config, self.context, train, val, output)
 
     def evaluate(self, test: Dataset, output: Path) -> Mapping[str, float]:
-        """Return ``reconstruction_psnr_db`` and ``noise_error``, means over ``test``; both are in per_image.csv."""
+        """Return ``reconstruction_psnr_db`` and ``prediction_error``, means over ``test``; per_image.csv has both."""
         from .evaluation import evaluate_base
 
         return evaluate_base(self.config, self.context, test, output)

@@ -97,6 +97,6 @@ def _train_denoiser(
         poses = torch.randint(len(latents), (len(rows),))
         clean = latents[poses, torch.tensor(rows)].to(loop.device, torch.float32, memory_format=torch.channels_last)
         tokens = prompts.take(poses, rows).to(loop.device)
-        return denoising_losses(loop.network, SCHEDULE, clean, tokens, gamma=config.min_snr_gamma)
+        return denoising_losses(loop.network, SCHEDULE, clean, tokens, gamma=config.gamma)
 
     loop.run(losses, snapshot=snapshot)

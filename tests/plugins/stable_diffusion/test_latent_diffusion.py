@@ -78,7 +78,7 @@ def test_diffusers_opens_the_folder_and_draws(finished):
 def test_our_loader_opens_the_folder(finished):
     base = load_base(finished[0])
     assert base.size == 16 and base.downsampling == 2
-    assert base.schedule.prediction_type == "epsilon" and base.schedule.beta_end == 0.02
+    assert base.schedule.prediction_type == "v_prediction" and base.schedule.beta_end == 0.02
     assert len(base.tokenizer) == 49408 == base.text_encoder.config.vocab_size
 
 
@@ -99,7 +99,7 @@ def test_weights_are_bf16_and_latents_have_deviation_one(finished):
 
 def test_curves_pictures_captions_and_card_are_left(finished):
     output, metrics = finished
-    assert list(curve(output / "curves.csv")[0]) == ["step", "loss", "noise_error", "learning_rate"]
+    assert list(curve(output / "curves.csv")[0]) == ["step", "loss", "error", "learning_rate"]
     assert "gradient_error" in curve(output / "autoencoder" / "curves.csv")[0]
     for picture in ("curves.png", "samples/step-000003.png", "autoencoder/step-000003.png"):
         assert Image.open(output / picture).width > 100
@@ -118,7 +118,7 @@ def test_held_out_images_are_measured_one_by_one(finished):
     assert [row["image_id"] for row in rows] == list(disc_dataset(12).split("val").ids)
     for name, value in metrics.items():
         assert sum(float(row[name]) for row in rows) / len(rows) == pytest.approx(value)
-    assert 0.5 < metrics["noise_error"] < 2
+    assert 0.5 < metrics["prediction_error"] < 2
 
 
 def test_killed_and_resumed_equals_uninterrupted():

@@ -24,8 +24,8 @@ from lesionforge.plugins.stable_diffusion.latent_diffusion.captions import Promp
 from lesionforge.plugins.stable_diffusion.latent_diffusion.images import in_poses, random_crops
 from lesionforge.plugins.stable_diffusion.latent_diffusion.losses import (
     autoencoder_losses,
+    bounded_weights,
     denoising_losses,
-    min_snr_weights,
 )
 from lesionforge.plugins.stable_diffusion.latent_diffusion.networks import SCHEDULE, fresh_autoencoder
 from lesionforge.plugins.stable_diffusion.latent_diffusion.plugin import LatentDiffusionTrainer
@@ -93,8 +93,9 @@ def test_autoencoder_loss_is_the_literal_formula():
     assert terms["pixel_error"].item() == pytest.approx(pixel, rel=1e-6)
 
 
-def test_denoising_loss_is_the_literal_formula_with_min_snr_weights():
-    schedule, clean = NoiseSchedule(50), torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0)).double()
+def test_denoising_loss_is_the_literal_formula_with_bounded_weights():
+    schedule = NoiseSchedule(50, prediction_type="v_prediction")
+    clean = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0)).double()
     seen = {}
 
     def network(noisy, timesteps, tokens):
@@ -108,13 +109,15 @@ def test_denoising_loss_is_the_literal_formula_with_min_snr_weights():
         torch.manual_seed(3)
         timesteps, noise = torch.randint(50, (6,)), torch.randn(clean.shape).double()
     abar = np.cumprod(1 - np.linspace(1e-4, 0.02, 50))[timesteps.numpy()]
-    noisy = np.sqrt(abar)[:, None, None, None] * clean.numpy() + np.sqrt(1 - abar)[:, None, None, None] * noise.numpy()
+    signal, spread = (np.sqrt(part)[:, None, None, None] for part in (abar, 1 - abar))
+    noisy = signal * clean.numpy() + spread * noise.numpy()
+    velocity = signal * noise.numpy() - spread * clean.numpy()
     predicted = 0.1 * noisy + tokens[:, :1, None, None].numpy()
-    errors = ((predicted - noise.numpy()) ** 2).mean(axis=(1, 2, 3))
+    errors = ((predicted - velocity) ** 2).mean(axis=(1, 2, 3))
     snr = abar / (1 - abar)
     np.testing.assert_allclose(seen["noisy"].numpy(), noisy, rtol=1e-5, atol=1e-6)
-    assert terms["loss"].item() == pytest.approx((np.minimum(snr, 5) / snr * errors).mean(), rel=1e-5)
-    assert terms["noise_error"].item() == pytest.approx(errors.mean(), rel=1e-5)
+    assert terms["loss"].item() == pytest.approx((np.minimum(snr + 1, 5) / (snr + 1) * errors).mean(), rel=1e-5)
+    assert terms["error"].item() == pytest.approx(errors.mean(), rel=1e-5)
 
 
 def test_weights_agree_with_diffusers_own_snr():
@@ -122,8 +125,8 @@ def test_weights_agree_with_diffusers_own_snr():
 
     timesteps = torch.arange(0, 1000, 37)
     snr = compute_snr(SCHEDULE.ddim(), timesteps)
-    expected = torch.stack([snr, torch.full_like(snr, 5.0)]).min(dim=0)[0] / snr
-    torch.testing.assert_close(min_snr_weights(SCHEDULE, timesteps, 5.0), expected)
+    expected = (snr + 1).clamp(max=5.0) / (snr + 1)
+    torch.testing.assert_close(bounded_weights(SCHEDULE, timesteps, 5.0), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_little_of_the_signal_is_left_at_the_end():

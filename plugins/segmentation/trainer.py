@@ -15,7 +15,7 @@ from ...core.durable import write_bytes
 from ...core.errors import ConfigError, first_line
 from ...core.seeding import name_seed
 from ...core.training import Losses, Snapshot, TrainingLoop, Validation
-from .augmentation import Augmentation
+from ..data.augmentation import Augmentation
 from .config import SegmentationConfig, SegmenterInfo
 from .losses import Loss, make_loss
 from .metrics import Overlap
@@ -69,7 +69,10 @@ def train_segmenter(
 
 
 def _losses(config: SegmentationConfig, loop: TrainingLoop, pairs: Pairs) -> Losses:
-    augment, loss = Augmentation(config), make_loss(config)
+    augment = Augmentation(
+        flips=config.flips, rotation_degrees=config.rotation_degrees, scale=config.scale, colour=config.colour
+    )
+    loss = make_loss(config)
 
     def losses(rows: list[int], step: int) -> Mapping[str, Tensor]:
         # Batch norm over a 1x1 map has no variance with a lone case, so it comes twice.

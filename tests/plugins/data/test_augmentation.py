@@ -3,14 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lesionforge.plugins.segmentation.augmentation import Augmentation
-from lesionforge.plugins.segmentation.config import SegmentationConfig
-
-OFF = {"flips": False, "rotation_degrees": 0.0, "scale": 0.0, "colour": 0.0}
+from lesionforge.plugins.data.augmentation import Augmentation
 
 
-def augmentation(**values) -> Augmentation:
-    return Augmentation(SegmentationConfig(**{**OFF, **values}))
+def augmentation(
+    *, flips: bool = False, rotation_degrees: float = 0.0, scale: float = 0.0, colour: float = 0.0
+) -> Augmentation:
+    return Augmentation(flips=flips, rotation_degrees=rotation_degrees, scale=scale, colour=colour)
 
 
 @pytest.fixture

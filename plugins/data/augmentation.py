@@ -15,8 +15,6 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from .config import SegmentationConfig
-
 
 class CaseFlips(v2.Transform):
     """Mirrors each axis of images and masks with probability 1/2, case by case."""
@@ -89,16 +87,17 @@ class CaseColour(v2.Transform):
 
 
 class Augmentation:
-    """The augmentation that a configuration asks for; one without any returns its input."""
+    """Flips, rotation with scaling, and changes of colour, in this order; one without any returns its input."""
 
-    def __init__(self, config: SegmentationConfig) -> None:
+    def __init__(self, *, flips: bool, rotation_degrees: float, scale: float, colour: float) -> None:
+        """Take what :class:`CaseFlips`, :class:`CaseAffine` and :class:`CaseColour` take; 0 leaves a step out."""
         steps: list[v2.Transform] = []
-        if config.flips:
+        if flips:
             steps.append(CaseFlips())
-        if config.rotation_degrees or config.scale:
-            steps.append(CaseAffine(config.rotation_degrees, config.scale))
-        if config.colour:
-            steps.append(CaseColour(config.colour))
+        if rotation_degrees or scale:
+            steps.append(CaseAffine(rotation_degrees, scale))
+        if colour:
+            steps.append(CaseColour(colour))
         self._steps = steps
 
     def __call__(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

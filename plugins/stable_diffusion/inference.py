@@ -14,18 +14,28 @@ from .base import StableDiffusionBase, load_base
 def ready_base(where: str | Path, context: Context) -> StableDiffusionBase:
     """Load a base for inference under ``context.autocast()``.
 
-    With bf16 the weights of linear layers and convolutions are rounded here, once: autocast would round frozen weights
-    to the same bits in every pass. Normalisation keeps its fp32 weights.
-
     Raises:
         CheckpointError: see :func:`load_base`.
     """
-    base = load_base(where)
+    return made_ready(load_base(where), context)
+
+
+def made_ready(base: StableDiffusionBase, context: Context) -> StableDiffusionBase:
+    """Freeze a base, perhaps changed after loading, round its weights and move it to the context's device."""
     for network in (base.unet, base.vae, base.text_encoder):
         network.requires_grad_(False)
-    if context.precision == "bf16":
-        for network in (base.unet, base.vae):
-            for layer in network.modules():
-                if isinstance(layer, nn.Linear | nn.Conv2d):
-                    layer.to(torch.bfloat16)
+    round_frozen_weights(base, context)
     return base.to(context.device)
+
+
+def round_frozen_weights(base: StableDiffusionBase, context: Context) -> None:
+    """Round frozen weights of linear layers and convolutions to bf16 where the context's networks run in it.
+
+    Autocast would round frozen weights to the same bits in every pass. Normalisation keeps its fp32 weights.
+    """
+    if context.precision != "bf16":
+        return
+    for network in (base.unet, base.vae):
+        for layer in network.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d) and not layer.weight.requires_grad:
+                layer.to(torch.bfloat16)

@@ -83,16 +83,21 @@ def sample(
     return latents
 
 
-@torch.no_grad()
 def decode(base: StableDiffusionBase, latents: Tensor, *, context: Context) -> Tensor:
     """Return the images (N, 3, H, W) fp32 in [0, 1] of latents (N, 4, H / f, W / f)."""
+    return ((decoded_channels(base, latents, context=context) + 1) / 2).clamp(0, 1)
+
+
+@torch.no_grad()
+def decoded_channels(base: StableDiffusionBase, latents: Tensor, *, context: Context) -> Tensor:
+    """Return the decoder's output (N, C, H, W) fp32, colours in [-1, 1] or so, of latents (N, 4, H / f, W / f)."""
     pixels = latents.shape[0] * latents.shape[2] * latents.shape[3] * base.downsampling**2
     # All at once or one by one, never some: then a case has the same bits wherever in the batch it stands.
     parts = latents.split(1) if pixels > WHOLE_PIXELS else (latents,)
     scale = base.vae.config["scaling_factor"]
     with context.autocast():
-        images = [base.vae.decode(part / scale, return_dict=False)[0].float() for part in parts]  # type: ignore[union-attr]
-    return ((torch.cat(images) + 1) / 2).clamp(0, 1)
+        channels = [base.vae.decode(part / scale, return_dict=False)[0].float() for part in parts]  # type: ignore[union-attr]
+    return torch.cat(channels)
 
 
 def encode(base: StableDiffusionBase, images: Tensor, *, noise: Tensor | None = None) -> Tensor:

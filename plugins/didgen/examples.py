@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ...core.context import Context
 from ...core.dataset import Dataset, image_tensor
+from ...core.errors import ConfigError
 from ..stable_diffusion.base import StableDiffusionBase
-from ..stable_diffusion.captioning import captions_for
+from ..stable_diffusion.captioning import Captioner
 from .placeholders import PLACEHOLDERS, PREFIX
 
 if TYPE_CHECKING:
@@ -71,20 +72,27 @@ def encoded_examples(
     Images are neither mirrored nor cropped, since captions tell where the lesion is (ours).
 
     Raises:
+        ConfigError: the size does not fit the base.
         DataError: an image has no caption.
     """
     dataset = dataset.resized(config.size)
-    prompts = [with_prefix(caption) for caption in captions_for(dataset, config.captioner, context)]
+    if config.size % base.downsampling:
+        raise ConfigError(f"size = {config.size} is no multiple of {base.downsampling}, the pixels along a latent")
+    count = len(dataset)
+    captions = Captioner(config.captioner, context).captions(
+        dataset, progress=lambda done: context.progress(done, 2 * count, {})
+    )
+    prompts = [with_prefix(caption) for caption in captions]
     means, deviations = [], []
     base.vae.to(context.device)  # type: ignore[arg-type]
     with torch.no_grad(), context.autocast():
-        for first in range(0, len(dataset), ENCODING_BATCH):
-            rows = range(first, min(first + ENCODING_BATCH, len(dataset)))
+        for first in range(0, count, ENCODING_BATCH):
+            rows = range(first, min(first + ENCODING_BATCH, count))
             pixels = image_tensor(dataset.images_array(rows)).to(context.device) * 2 - 1
             posterior = base.vae.encode(pixels).latent_dist  # type: ignore[union-attr]
             means.append(posterior.mean.float().cpu())
             deviations.append(posterior.std.float().cpu())
-            context.progress(rows.stop, len(dataset), {})
+            context.progress(count + rows.stop, 2 * count, {})
     scale = base.vae.config["scaling_factor"]
     masked = torch.tensor([record.mask is not None for record in dataset.records])
     return Examples(dataset, torch.cat(means) * scale, torch.cat(deviations) * scale, masked, prompts)

@@ -42,10 +42,9 @@ def on_grid(masks: Tensor, tokens: int, *, compat: Compat = "paper") -> Tensor:
 
 
 def token_maps(cross: RecordedAttention, tokens: Tensor) -> Tensor:
-    """Return A_C (B, N, T) of the tokens (B, T), in float32 at least, under autocast too."""
+    """Return A_C (B, N, T) of the tokens (B, T), in float32 at least."""
     dtype = torch.promote_types(cross.query.dtype, torch.float32)
-    with torch.autocast(cross.query.device.type, enabled=False):
-        return token_attention(cross.query.to(dtype), cross.key.to(dtype), tokens)
+    return token_attention(cross.query.to(dtype), cross.key.to(dtype), tokens)
 
 
 def sharpened_maps(cross: RecordedAttention, tokens: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from ...core.config import Checkpoint, PluginConfig
 from ...core.hookspecs import hookimpl
 from ...core.roles import Annotator, Generator, Plugin, Trainer
+from ..stable_diffusion.captioning import CaptionerName, check_captioner
 
 if TYPE_CHECKING:
 
@@ -33,7 +34,7 @@ class DiDGenTrainerConfig(PluginConfig):
 
     base: Checkpoint = Field(description="Stable Diffusion base: hub name, diffusers folder, builtin:NAME, train:NAME")
     size: int = Field(512, ge=16, description="edge in pixels of the training images")
-    captioner: str = Field(
+    captioner: CaptionerName = Field(
         "derm-prompt", description="chain of annotators that writes the captions; empty: those of the data"
     )
     steps: int = Field(20_000, ge=1, description="optimisation steps")
@@ -64,6 +65,11 @@ class DiDGenTrainer(Trainer):
 
     name = "didgen"
     Config = DiDGenTrainerConfig
+
+    def setup(self, context: Context) -> None:
+        """Look the captioner up; see :func:`captioning.check_captioner` for errors."""
+        super().setup(context)
+        check_captioner(self.config.captioner, context)
 
     def train(self, train: Dataset, val: Dataset | None, output: Path) -> None:
         """Train on all images of ``train``; ``val`` is not used."""

@@ -1,51 +1,104 @@
-"""Captions that a training learns from: those that come with the data, or those that an annotator writes."""
+"""Captions that a training learns from: those that come with the data, or those that annotators write."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
-from ...core.batch import Batch
+from pydantic import AfterValidator
+
 from ...core.chain import Chain
-from ...core.context import Context
-from ...core.dataset import Dataset
-from ...core.errors import DataError
-from ...core.execution import set_up
+from ...core.errors import ConfigError, DataError
+from ...core.roles import Annotator
+
+if TYPE_CHECKING:
+    from ...core.batch import Batch
+    from ...core.context import Context
+    from ...core.dataset import Dataset
 
 BATCH = 32
 
 
-def captions_for(
-    dataset: Dataset, captioner: str, context: Context, *, prepare: Callable[[Batch], Batch] | None = None
-) -> list[str]:
-    """Return one caption an image, in the dataset's order.
+def _is_a_chain(captioner: str) -> str:
+    try:
+        if captioner:
+            Chain.parse(captioner)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return captioner
 
-    Args:
-        captioner: a chain of annotators such as ``derm-prompt``; empty for the captions that come with the data.
-        prepare: applied to every batch before it is captioned, to mirror it, say.
+
+CaptionerName = Annotated[str, AfterValidator(_is_a_chain)]
+"""A setting that names a chain of annotators, or is empty for the captions that come with the data."""
+
+
+def check_captioner(captioner: str, context: Context) -> None:
+    """Look the annotators up before any work.
 
     Raises:
-        DataError: an image gets no caption.
+        ConfigError: a setting is wrong, or a stage is no annotator.
+        PluginError: one is unknown or broken.
     """
-    captions: list[str | None]
-    if captioner:
-        stages = set_up(
-            Chain.parse(captioner),
-            device=context.device,
-            precision=context.precision,
-            seed=context.seed,
-            registry=context.registry,
-        )
-        captions = []
-        for batch in dataset.batches(BATCH):
-            batch = (prepare(batch) if prepare else batch).to(context.device)
-            for stage in stages.values():
-                batch = stage(batch)
-            captions += batch.prompts or [None] * len(batch)
-    else:
-        captions = [record.caption for record in dataset.records]
-    written = [caption for caption in captions if caption]
-    if len(written) < len(captions):
-        image_id = dataset.ids[next(row for row, caption in enumerate(captions) if not caption)]
-        source = f"captioner {captioner!r} gave" if captioner else f"dataset {dataset.name} has"
-        raise DataError(f"{source} no caption for image {image_id!r}; every training image needs one")
-    return written
+    if not captioner:
+        return
+    from ...core.registry import default_registry
+
+    for key, stage in Chain.parse(captioner).build(context.registry or default_registry()).items():
+        if not isinstance(stage, Annotator):
+            raise ConfigError(f"{context.name}: captioner: {key} is a {stage.role}, not an annotator")
+
+
+class Captioner:
+    """Annotators that are set up once and caption datasets."""
+
+    def __init__(self, captioner: str, context: Context) -> None:
+        """Set up the chain ``captioner``, such as ``derm-prompt``; empty takes the captions that come with the data."""
+        from ...core.execution import set_up
+
+        self._name, self._context = captioner, context
+        self._stages = {}
+        if captioner:
+            self._stages = set_up(
+                Chain.parse(captioner),
+                device=context.device,
+                precision=context.precision,
+                seed=context.seed,
+                registry=context.registry,
+            )
+
+    def captions(
+        self,
+        dataset: Dataset,
+        *,
+        prepare: Callable[[Batch], Batch] = lambda batch: batch,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> list[str]:
+        """Return one caption an image, in the dataset's order.
+
+        Args:
+            prepare: applied to every batch before it is captioned, to mirror it, say.
+            progress: called with the number of images done.
+
+        Raises:
+            DataError: an image gets no caption.
+        """
+        captions: list[str | None] = []
+        if self._name:
+            for batch in dataset.batches(BATCH):
+                batch = prepare(batch).to(self._context.device)
+                for stage in self._stages.values():
+                    batch = stage(batch)
+                captions += batch.prompts or [None] * len(batch)
+                progress(len(captions))
+        else:
+            captions += [record.caption for record in dataset.records]
+        for image_id, caption in zip(dataset.ids, captions, strict=True):
+            if not caption:
+                source = f"captioner {self._name!r} gave" if self._name else f"dataset {dataset.name} has"
+                raise DataError(f"{source} no caption for image {image_id!r}; every training image needs one")
+        return [str(caption) for caption in captions]
+
+
+def captions_for(dataset: Dataset, captioner: str, context: Context) -> list[str]:
+    """Return one caption an image of one dataset, see :meth:`Captioner.captions`."""
+    return Captioner(captioner, context).captions(dataset)

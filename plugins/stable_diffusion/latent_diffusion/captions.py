@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ....core.chain import Chain
 from ....core.context import Context
 from ....core.dataset import Dataset
 from ....core.durable import write_text
 from ....core.errors import DataError, StoreError
-from ....core.execution import set_up
+from ..captioning import Captioner
 from ..tokens import CONTEXT_LENGTH, count_tokens
 from .images import in_poses
 
@@ -24,11 +23,9 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
     from ....core.batch import Batch
-    from ....core.roles import Stage
     from .plugin import LatentDiffusionConfig
 
 CAPTIONS = "captions.jsonl"
-BATCH = 32
 
 
 def captions_of(
@@ -68,37 +65,16 @@ def captions_in_poses(dataset: Dataset, config: LatentDiffusionConfig, poses: in
     Raises:
         DataError: an image gets none.
     """
-    if not config.captioner:
-        captions = [[record.caption for record in dataset.records]] * poses
-    else:
-        stages = set_up(
-            Chain.parse(config.captioner),
-            device=context.device,
-            precision=context.precision,
-            seed=context.seed,
-            registry=context.registry,
+    captioner, total = Captioner(config.captioner, context), poses * len(dataset)
+
+    def captions_in(pose: int) -> list[str]:
+        return captioner.captions(
+            dataset,
+            prepare=lambda batch: _mirrored(batch, pose),
+            progress=lambda done: context.progress(pose * len(dataset) + done, total, {}),
         )
-        captions = [[] for _ in range(poses)]
-        for pose, found in enumerate(captions):
-            for prompts in _described(dataset, pose, list(stages.values()), context):
-                found += prompts
-                context.progress(pose * len(dataset) + len(found), poses * len(dataset), {})
-    for image_id, *found in zip(dataset.ids, *captions, strict=True):
-        if not all(found):
-            source = f"captioner {config.captioner!r} gave" if config.captioner else f"dataset {dataset.name} has"
-            raise DataError(f"{source} no caption for image {image_id!r}; every training image needs one")
-    return [[str(caption) for caption in pose] for pose in captions]
 
-
-def _described(
-    dataset: Dataset, pose: int, stages: Sequence[Stage], context: Context
-) -> Iterator[Sequence[str | None]]:
-    """Yield the captions of one batch of images after another."""
-    for batch in dataset.batches(BATCH):
-        batch = _mirrored(batch, pose).to(context.device)
-        for stage in stages:
-            batch = stage(batch)
-        yield batch.prompts or (None,) * len(batch)
+    return [captions_in(pose) for pose in range(poses)]
 
 
 def _mirrored(batch: Batch, pose: int) -> Batch:

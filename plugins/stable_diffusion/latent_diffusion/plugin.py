@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from ....core.chain import Chain
 from ....core.config import PluginConfig
-from ....core.errors import ConfigError
 from ....core.hookspecs import hookimpl
-from ....core.roles import Annotator, Plugin, Trainer
+from ....core.roles import Plugin, Trainer
+from ..captioning import CaptionerName, check_captioner
 
 if TYPE_CHECKING:
     from ....core.context import Context
@@ -32,7 +31,7 @@ class LatentDiffusionConfig(PluginConfig):
 
     size: int = Field(128, ge=16, description="edge in pixels of the training images")
     flips: bool = Field(True, description="learn every image in four mirrored poses, each with its own caption")
-    captioner: str = Field(
+    captioner: CaptionerName = Field(
         'derm-prompt(prefix="An image of lesion on skin.")',
         description="chain of annotators that caption the training images; empty: the data's own captions",
     )
@@ -80,16 +79,6 @@ class LatentDiffusionConfig(PluginConfig):
         """How many pixels a latent is wide."""
         return 2 ** (len(self.autoencoder_channels) - 1)
 
-    @field_validator("captioner")
-    @classmethod
-    def _is_a_chain(cls, captioner: str) -> str:
-        try:
-            if captioner:
-                Chain.parse(captioner)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        return captioner
-
     @model_validator(mode="after")
     def _makes_networks(self) -> Self:
         deepest = self.factor * 2 ** (len(self.channels) - 1)
@@ -123,13 +112,7 @@ class LatentDiffusionTrainer(Trainer):
             PluginError: it is unknown or broken.
         """
         super().setup(context)
-        if self.config.captioner:
-            from ....core.registry import default_registry
-
-            stages = Chain.parse(self.config.captioner).build(context.registry or default_registry())
-            for key, stage in stages.items():
-                if not isinstance(stage, Annotator):
-                    raise ConfigError(f"{context.name}: captioner: {key} is a {stage.role}, not an annotator")
+        check_captioner(self.config.captioner, context)
 
     def train(self, train: Dataset, val: Dataset | None, output: Path) -> None:
         """Train on ``train``; the pictures of reconstructions show ``val`` where there is one."""

@@ -187,3 +187,14 @@ def test_a_missing_caption_is_an_error(tiny_base, phantoms, tmp_path):
     bare = Dataset("bare", tuple(type(r)(r.image_id, r.image, r.mask) for r in phantoms.records[:3]))
     with pytest.raises(DataError, match=r"dataset bare has no caption for image 'phantom-000000'"):
         train(settings(tiny_base), bare, tmp_path / "out")
+
+
+def test_a_captioner_that_is_no_annotator_is_refused_before_any_work(tiny_base):
+    trainer = DiDGenTrainer(settings(tiny_base, captioner="mask-quality"))
+    with pytest.raises(ConfigError, match="mask-quality is a filter, not an annotator"):
+        trainer.setup(CONTEXT)
+
+
+def test_a_size_between_latents_is_an_error(tiny_base, phantoms, tmp_path):
+    with pytest.raises(ConfigError, match="size = 34 is no multiple of 4"):
+        train(settings(tiny_base, size=34), phantoms.take(range(4)), tmp_path / "out")

@@ -99,8 +99,8 @@ def measured(given: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
 def list_benchmarks() -> int:
     for benchmark in BENCHMARKS.values():
         print(f"{benchmark.name}: {benchmark.measures}")
-        for shape in benchmark.shapes:
-            print(f"    {shape}")
+        for shape in benchmark.shapes + benchmark.on_gpu:
+            print(f"    {shape}{' (on a GPU)' * (shape in benchmark.on_gpu)}")
         for contender in benchmark.case(benchmark.quick[0], "cpu").contenders:
             print(f"  {contender.name}: {', '.join(part for part in (contender.does, contender.baseline) if part)}")
     return 0

@@ -20,6 +20,7 @@ class Benchmark(Generic[S]):
         measures: one line for lists.
         shapes: what `make bench` measures; each is handed to `case`.
         quick: small shapes that take seconds, all paths included.
+        on_gpu: shapes that only a GPU measures beside the others, since a CPU has neither the memory nor the time.
         case: (shape, device) -> inputs, contenders, and the tolerances they must keep before they are timed.
         ops: public functions of lesionforge.kernels that it measures.
         devices: where it can run.
@@ -32,7 +33,12 @@ class Benchmark(Generic[S]):
     case: Callable[[S, str], Case]
     ops: tuple[str, ...] = ()
     devices: tuple[str, ...] = ("cpu", "cuda")
+    on_gpu: tuple[S, ...] = ()
 
-    def of(self, *, quick: bool) -> tuple[S, ...]:
-        """The shapes to measure."""
-        return self.quick if quick else self.shapes
+    def of(self, device: str, *, quick: bool) -> tuple[S, ...]:
+        """The shapes to measure on a device; none where the benchmark cannot run."""
+        if device not in self.devices:
+            return ()
+        if quick:
+            return self.quick
+        return self.shapes + (self.on_gpu if device == "cuda" else ())

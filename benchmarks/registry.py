@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import attention, dilated_block, mask_extraction, pipeline_overhead, sampling, seeded_noise, startup
+from . import attention, dilated_block, guided_step, mask_extraction, pipeline_overhead, sampling, seeded_noise, startup
 
 BENCHMARKS = {
     benchmark.name: benchmark
@@ -16,5 +16,6 @@ BENCHMARKS = {
         attention.TOKEN_ATTENTION,
         pipeline_overhead.BENCHMARK,
         sampling.BENCHMARK,
+        guided_step.BENCHMARK,
     )
 }

@@ -25,7 +25,7 @@ def run(
     before = torch.get_num_threads()
     try:
         for benchmark in benchmarks:
-            for shape in benchmark.of(quick=quick) if device in benchmark.devices else ():
+            for shape in benchmark.of(device, quick=quick):
                 case = benchmark.case(shape, device)
                 for count in threads:
                     torch.set_num_threads(count)

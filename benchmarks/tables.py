@@ -21,7 +21,11 @@ def of_case(rows: Sequence[Row]) -> Table:
     title = f"{first['benchmark']}: {first['op']}, {first['shape']}, {place}"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     table.add_column("contender")
-    for name in ("median", "fastest", "slowest", "vs reference method", "vs best torch", "difference", "memory"):
+    for name in ("median", "fastest", "slowest", "vs reference method", "vs best torch", "difference"):
+        table.add_column(name, justify="right")
+    sizes = {"memory": "peak_bytes", "saved for backward": "saved_bytes"}
+    sizes = {name: key for name, key in sizes.items() if any(row[key] is not None for row in rows)}
+    for name in sizes:
         table.add_column(name, justify="right")
     table.add_column("what it is", overflow="fold")
     for row in rows:
@@ -30,7 +34,7 @@ def of_case(rows: Sequence[Row]) -> Table:
             *(time(row[key]) for key in ("seconds", "fastest", "slowest")),
             *(times(row[key]) for key in ("vs_reference_method", "vs_best_torch")),
             "" if row["difference"] is None else f"{row['difference']:.1e}",
-            memory(row["peak_bytes"]),
+            *(memory(row[key]) for key in sizes.values()),
             ", ".join(part for part in (row["does"], row["baseline"], "timed once" * (row["turns"] == 1)) if part),
         )
     return table

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .dispatch import Op
 
@@ -68,6 +68,20 @@ def relative_difference(made: Any, truth: Any) -> float:
     return worst
 
 
+class Memory(NamedTuple):
+    """Bytes that one run takes beside its inputs: saved for backward at once, and in all (None if nobody can tell)."""
+
+    saved_bytes: int
+    peak_bytes: int | None
+
+
+class Trial(NamedTuple):
+    """The run by which a contender is checked: its difference from the truth, and its memory where that is measured."""
+
+    difference: float
+    memory: Memory | None
+
+
 @dataclass(frozen=True)
 class Case:
     """Contenders on the same inputs.
@@ -79,6 +93,7 @@ class Case:
         truth: makes the result that all are compared with.
         device: "cpu" or "cuda".
         difference: of (result, truth), compared with each contender's tolerance.
+        memory: of (run), makes its result and measures its memory; None where that is left to CUDA's allocator.
     """
 
     op: str
@@ -87,28 +102,29 @@ class Case:
     truth: Callable[[], Any]
     device: str = "cpu"
     difference: Callable[[Any, Any], float] = relative_difference
+    memory: Callable[[Callable[[], Any]], tuple[Any, Memory]] | None = None
 
     @cached_property
     def _expected(self) -> Any:
         return self.truth()
 
-    def check(self) -> dict[str, float]:
-        """Return each contender's difference from the truth; run once they are warm, too.
+    def check(self) -> dict[str, Trial]:
+        """Return each contender's trial, by name; run once they are warm, too.
 
-        Raises Disagreement if one differs by more than its tolerance.
+        Raises Disagreement if one differs from the truth by more than its tolerance.
         """
         truth, found, wrong = self._expected, {}, []
         for contender in self.contenders:
+            made, memory = (contender.run(), None) if self.memory is None else self.memory(contender.run)
             try:
-                found[contender.name] = self.difference(contender.run(), truth)
+                difference = self.difference(made, truth)
             except ValueError as error:
                 wrong.append(f"{contender.name}: {error}")
                 continue
+            found[contender.name] = Trial(difference, memory)
             # Not the other way round: a difference of NaN must not pass.
-            if not found[contender.name] <= contender.tolerance:
-                wrong.append(
-                    f"{contender.name} differs by {found[contender.name]:.3g}, {contender.tolerance:.3g} is tolerated"
-                )
+            if not difference <= contender.tolerance:
+                wrong.append(f"{contender.name} differs by {difference:.3g}, {contender.tolerance:.3g} is tolerated")
         if wrong:
             raise Disagreement(f"{self.op}, {self.shape}: {'; '.join(wrong)}")
         return found
@@ -132,18 +148,20 @@ def measure(case: Case, *, repetitions: int = 7, budget_s: float = math.inf) -> 
     """Check a case, time it, and return a row for each contender.
 
     op, shape, device, threads (of torch), contender, does, baseline, automatic; seconds, fastest, slowest (median and
-    extremes of `turns`); difference from the truth (None where the numbers are others by nature); peak_bytes (None
-    except on CUDA); vs_reference_method and vs_best_torch, how many times faster, None for those baselines themselves.
+    extremes of `turns`); difference from the truth (None where the numbers are others by nature); peak_bytes and
+    saved_bytes (for backward), None where not measured; vs_reference_method and vs_best_torch, how many times faster,
+    None for those baselines themselves.
     Raises Disagreement before anything is timed.
     """
     import torch
 
-    differences = case.check()
+    trials = case.check()
     timings = take_turns(case, repetitions=repetitions, budget_s=budget_s)
     as_released, at_best = times_faster(timings, REFERENCE_METHOD), times_faster(timings, BEST_TORCH)
     rows = []
     for timing in timings:
         contender, name = timing.contender, timing.contender.name
+        difference, memory = trials[name]
         rows.append(
             {
                 "op": case.op,
@@ -158,8 +176,9 @@ def measure(case: Case, *, repetitions: int = 7, budget_s: float = math.inf) -> 
                 "fastest": min(timing.seconds),
                 "slowest": max(timing.seconds),
                 "turns": len(timing.seconds),
-                "difference": differences[name] if math.isfinite(contender.tolerance) else None,
-                "peak_bytes": timing.peak_bytes,
+                "difference": difference if math.isfinite(contender.tolerance) else None,
+                "peak_bytes": memory.peak_bytes if memory and timing.peak_bytes is None else timing.peak_bytes,
+                "saved_bytes": memory and memory.saved_bytes,
                 "vs_reference_method": as_released[name],
                 "vs_best_torch": at_best[name],
             }

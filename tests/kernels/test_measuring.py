@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from lesionforge.kernels.measuring import (
     Case,
     Contender,
     Disagreement,
+    Memory,
     Timing,
     backends_of,
     measure,
@@ -130,6 +134,18 @@ def test_rows_tell_all(clock: Clock) -> None:
     assert clock.order == "ab" + "abab"
     assert (first["seconds"], first["turns"], first["vs_reference_method"]) == (2.0, 2, None)
     assert (second["vs_reference_method"], second["vs_best_torch"], second["difference"]) == (2.0, None, 0.0)
+
+
+def test_memory_is_told_where_a_case_measures_it(clock: Clock) -> None:
+    def memory(run: Callable[[], Any]) -> tuple[Any, Memory]:
+        return run(), Memory(30, 70)
+
+    plain = case(clock.contender("a", 1.0))
+    (row,) = measure(plain, repetitions=1)
+    assert (row["saved_bytes"], row["peak_bytes"]) == (None, None)
+    (row,) = measure(replace(plain, memory=memory), repetitions=1)
+    assert (row["saved_bytes"], row["peak_bytes"]) == (30, 70)
+    assert clock.order == "aa" * 2
 
 
 def test_backends_become_contenders_if_they_can_serve() -> None:

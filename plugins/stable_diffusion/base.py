@@ -16,6 +16,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_utils import SCHEDULER_CONFIG_NAME
 from safetensors import SafetensorError
+from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -23,6 +24,7 @@ from ...core.checkpoints import checkpoint_path, hub_revision, is_hub_name
 from ...core.durable import new_folder, read_json, write_text
 from ...core.errors import CheckpointError, StoreError, first_line
 from ..diffusion.schedule import NoiseSchedule
+from .posterior import downsampling
 
 LATENT_CHANNELS = 4
 NETWORKS: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
@@ -54,7 +56,7 @@ class StableDiffusionBase:
     @property
     def downsampling(self) -> int:
         """Pixels along the edge of one latent."""
-        return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+        return downsampling(self.vae)
 
     @property
     def size(self) -> int:
@@ -111,7 +113,7 @@ def save_base(base: StableDiffusionBase, folder: Path, *, dtype: torch.dtype = t
     for part in NETWORKS:
         network = getattr(base, part)
         if network.dtype != dtype:
-            network = copy.deepcopy(network).to(dtype)
+            network = nn.Module.to(copy.deepcopy(network), dtype)  # diffusers' own warns of layers it does not keep
         with new_folder(folder / part) as draft, _without_progress_bars():
             network.save_pretrained(draft)
     with new_folder(folder / "tokenizer") as draft:

@@ -12,6 +12,7 @@ from ...core.errors import ConfigError
 from ..diffusion.noise import CaseNoise
 from ..diffusion.schedulers import ReverseProcess
 from .base import LATENT_CHANNELS, StableDiffusionBase
+from .posterior import check_sizes, posterior
 from .prompts import EncodedPrompts, encode_prompts
 
 Guide = Callable[[Tensor, int, int], Tensor]
@@ -109,17 +110,14 @@ def encode(base: StableDiffusionBase, images: Tensor, *, noise: Tensor | None = 
     Raises:
         ConfigError: the images' edges are no multiples of f.
     """
-    for edge in images.shape[2:]:
-        _latent_size(base, edge)
-    posterior = base.vae.encode(2 * images - 1).latent_dist  # type: ignore[union-attr]
-    latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise
+    distribution = posterior(base.vae, images)
+    latents = distribution.mean if noise is None else distribution.mean + distribution.std * noise
     return latents * base.vae.config["scaling_factor"]
 
 
 def _latent_size(base: StableDiffusionBase, size: int | None) -> int:
     size = base.size if size is None else size
-    if size < base.downsampling or size % base.downsampling:
-        raise ConfigError(f"size = {size} is no multiple of {base.downsampling}, the pixels along the edge of a latent")
+    check_sizes(base.vae, (size,))
     return size // base.downsampling
 
 

@@ -27,8 +27,8 @@ def _probe(device: str) -> tuple[Tensor, Tensor, Tensor, bool, float]:
 
 _sums = Op(
     "attention_leakage",
-    Backend("triton", _triton.row_sums, _triton.why_not, unmeasured),
     Backend("cpu", cpu.row_sums, cpu.why_not),
+    Backend("triton", _triton.row_sums, _triton.why_not, unmeasured),
     Backend("torch", blocked.row_sums, blocked.why_not),
     Backend("reference", reference.row_sums, reference.why_not),
     probe=_probe,

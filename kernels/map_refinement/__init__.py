@@ -28,8 +28,8 @@ def _probe(device: str) -> tuple[Tensor, Tensor, Tensor, int, float, str]:
 
 _refine = Op(
     "attention_refinement",
-    Backend("triton", _triton.refine, _triton.why_not, unmeasured),
     Backend("cpu", cpu.refine, cpu.why_not),
+    Backend("triton", _triton.refine, _triton.why_not, unmeasured),
     Backend("torch", blocked.refine, blocked.why_not),
     Backend("reference", reference.refine, reference.why_not),
     probe=_probe,

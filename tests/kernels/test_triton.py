@@ -61,8 +61,55 @@ def test_says_why_it_cannot_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert "these are on cpu" in str(triton_runtime.why_not(torch.zeros(1)))
     assert "up to 256 channels" in str(attention_triton.why_not(torch.zeros(1, 1, 1, 257)))
-    monkeypatch.setattr(triton_runtime, "find_spec", lambda name: None)
+
+
+@pytest.fixture
+def fresh_triton(monkeypatch: pytest.MonkeyPatch):
+    """Triton is looked for anew, as on a machine with a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    triton_runtime._why_missing.cache_clear()
+    yield
+    triton_runtime._why_missing.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_triton")
+def test_a_missing_triton_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
     assert triton_runtime.why_not() == "the package triton is not installed"
+
+
+@pytest.mark.usefixtures("fresh_triton")
+@pytest.mark.parametrize("error", ["ImportError('libcuda.so.1')", "RuntimeError('no driver')"])
+def test_a_broken_triton_is_a_reason_and_does_not_concern_main_memory(
+    error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "triton.py").write_text(f"raise {error}")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "triton"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    query = torch.zeros(1, 2, 8, 4, requires_grad=True)
+    refined = map_refinement.attention_refinement(query, query, torch.zeros(1, 8, 1))
+    assert refined.shape == (1, 8, 1)
+    x, weight, channel = torch.zeros(1, 4, 3, 3, requires_grad=True), torch.zeros(4, 4, 3, 3), torch.zeros(4)
+    norm_act_conv.norm_act_conv2d(x, channel, channel, weight, None, groups=2).sum().backward()
+    reason = f"the package triton does not load: {error.partition('(')[0]}: "
+    for op in (*map_leakage.OPS, *map_refinement.OPS, *norm_act_conv.OPS):
+        row = next(row for row in op.diagnose(measure=False) if row["backend"] == "triton")
+        assert str(row["reason"]).startswith(reason)
+
+
+def test_work_in_main_memory_does_not_import_triton() -> None:
+    program = (
+        "import sys, torch\n"
+        "from lesionforge.kernels.norm_act_conv import OPS, norm_act_conv2d\n"
+        "torch.cuda.is_available = lambda: True\n"
+        "loaded = 'triton' in sys.modules\n"
+        "x = torch.zeros(1, 4, 3, 3, requires_grad=True)\n"
+        "norm_act_conv2d(x, x[0, :, 0, 0], x[0, :, 0, 0], torch.zeros(4, 4, 3, 3), None, groups=2)\n"
+        "assert loaded or 'triton' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], env=environment(), check=True)
 
 
 @pytest.mark.parametrize("folder", [map_leakage, map_refinement, norm_act_conv], ids=lambda folder: folder.__name__)

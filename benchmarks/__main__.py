@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         for rows in measured(given):
             results["rows"] += rows
             console.print(tables.of_case(rows))
-            # Each time, since all of it takes an hour.
+            # Each time, since all of it takes hours.
             (given.output / RESULTS).write_text(json.dumps(results, indent=1) + "\n")
     except Disagreement as error:
         print(f"error: contenders disagree and are not timed: {error}", file=sys.stderr)

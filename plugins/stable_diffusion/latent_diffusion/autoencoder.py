@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ....core.context import Context
-from ....core.dataset import Dataset
+from ....core.dataset import Dataset, image_tensor
 from ....core.durable import new_folder, write_bytes
 from ....core.errors import CheckpointError, PluginFailure, first_line
 from ....core.training import Snapshot, TrainingLoop, cosine_rate
 from ....core.training_state import STATE_FOLDER
+from ..posterior import posterior
 from .images import POSES, in_poses, pixels, random_crops
 from .losses import autoencoder_losses
 from .networks import Autoencoder, fresh_autoencoder
@@ -129,9 +130,10 @@ def encoded(vae: AutoencoderKL, dataset: Dataset, poses: int, context: Context) 
     vae.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     means: list[list[Tensor]] = [[] for _ in range(poses)]
     for start in range(0, len(dataset), ENCODING_BATCH):
-        images = pixels(dataset, range(start, min(start + ENCODING_BATCH, len(dataset))), context.device)
+        rows = range(start, min(start + ENCODING_BATCH, len(dataset)))
+        images = image_tensor(dataset.images_array(rows)).to(context.device)
         for pose, found in enumerate(means):
             with context.autocast():
-                posterior = vae.encode(in_poses(images, torch.full((len(images),), pose))).latent_dist  # type: ignore[union-attr]
-            found.append(posterior.mean.float().cpu())
+                mean = posterior(vae, in_poses(images, torch.full((len(images),), pose))).mean
+            found.append(mean.float().cpu())
     return torch.stack([torch.cat(found) for found in means])

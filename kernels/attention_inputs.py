@@ -34,11 +34,12 @@ def check_device(name: str, tensor: Tensor, query: Tensor) -> None:
 
 
 def checked_scale(scale: float | None, query: Tensor) -> float:
-    """The factor on the scores: `scale`, or 1 / sqrt(d). Raises ValueError if it is not finite."""
-    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
-    if not math.isfinite(factor):
+    """The factor on the scores: `scale`, or 1 / sqrt(d). Raises ValueError if that given is not finite."""
+    if scale is None:
+        return query.shape[-1] ** -0.5  # not through `math`, which a compiled graph of any width could not follow
+    if not math.isfinite(scale):
         raise ValueError(f"scale must be finite, not {scale}")
-    return factor
+    return float(scale)
 
 
 def computing_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -94,6 +94,16 @@ def test_inductor_compiles_it_as_one_graph(name: str) -> None:
     torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["attention_refinement", "attention_leakage", "token_attention"])
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_one_graph_takes_heads_of_any_width(name: str, dynamic: bool | None) -> None:
+    work, (query, key, *others) = OPERATIONS[name]
+    compiled = torch.compile(work, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for width in (DEPTH, DEPTH - 1, DEPTH - 2):
+        arguments = (query[..., :width], key[..., :width], *others)
+        torch.testing.assert_close(compiled(*arguments), work(*arguments))
+
+
 @pytest.mark.parametrize("name", OPERATORS)
 def test_operators_pass_opcheck(name: str) -> None:
     arguments = OPERATORS[name]

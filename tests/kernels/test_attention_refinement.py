@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -207,6 +208,23 @@ def test_auto_takes_the_map_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> No
     assert memory.strategy_for(700, 4, torch.float32, device) == "mean_map"
     assert memory.strategy_for(700, 1, torch.float32, device) == "matrix_free"
     assert memory.strategy_for(1000, 4, torch.float32, device) == "matrix_free"
+    monkeypatch.setattr(memory, "free_bytes", lambda device: None)
+    assert memory.strategy_for(2, 4, torch.float32, device) == "matrix_free"
+
+
+def test_free_memory_is_what_the_machine_and_the_container_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, limit = torch.device("cpu"), tmp_path / "limit"
+    (tmp_path / "used").write_text("2000\n")
+    (tmp_path / "stat").write_text("anon 1500\ninactive_file 400\nactive_file 100\n")
+    monkeypatch.setattr(memory, "CONTROL_GROUPS", ((limit, tmp_path / "used", tmp_path / "stat", "inactive_file"),))
+    limit.write_text("5000\n")
+    assert memory.free_bytes(device) == 3400
+    limit.write_text("max\n")
+    assert memory.free_bytes(device) == pytest.approx(memory._available(Path("/proc/meminfo")), rel=0.2)
+    monkeypatch.setattr(memory, "_available", lambda meminfo: None)
+    assert memory.free_bytes(device) is None
 
 
 @pytest.mark.parametrize(

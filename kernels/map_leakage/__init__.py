@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .. import attention_inputs
 from ..dispatch import Backend, Op, unmeasured
@@ -48,9 +47,10 @@ def attention_leakage(
 ) -> Tensor:
     """Leakage of attention out of `mask`: (B,), or (B, 2) with regions="both", float32 (float64 for float64).
 
-    query, key: (B, L, N, d) of one floating dtype, L = layers x heads. mask: (B, N), bool or numbers 0 and 1.
-    regions: "mask" for rows in M leaking outside; "both" adds a second column, rows outside M leaking into M, divided
-    by sum(M). reduction over the region's rows: "mean", or "sum" as the paper writes it. An empty or full mask leaks 0.
+    query, key: (B, L, N, d) of one floating dtype, L = layers x heads. mask: (B, N), bool or numbers 0 and 1,
+    a constant for gradients. regions: "mask" for rows in M leaking outside; "both" adds a second column, rows outside M
+    leaking into M, divided by sum(M). reduction over the region's rows: "mean", or "sum" as the paper writes it. An
+    empty or full mask leaks 0.
     scale: factor on the scores, 1 / sqrt(d) if None. Everything narrower than float64 is computed in float32, under
     autocast too, but for the gradients of bfloat16 tensors, for which "cpu" may round probabilities to bfloat16 (2^-9);
     those of float32 are then within 4e-5 of the largest. Differentiable once in query and key. backend: "reference",
@@ -60,6 +60,7 @@ def attention_leakage(
     Source: Chen et al., DiDGen, layout guidance; the second column is the skin term of the two-sided loss.
     """
     _check(query, key, mask, regions, reduction)
+    mask = mask.detach()
     factor = attention_inputs.checked_scale(scale, query)
     two_sided = regions == "both"
     if backend == "reference":
@@ -153,12 +154,25 @@ def _keep(ctx, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.save_for_backward(inputs[2], of_query, of_key)
 
 
-@once_differentiable
+class _Once(torch.autograd.Function):
+    """Gives gradients on. They hang on no tensor of the graph, so torch would take their own gradient to be zero."""
+
+    @staticmethod
+    def forward(ctx, of_query: Tensor, of_key: Tensor) -> tuple[Tensor, Tensor]:
+        return of_query, of_key
+
+    @staticmethod
+    def backward(ctx, *_unused: Tensor) -> None:
+        raise RuntimeError("attention_leakage is differentiable once only, but for its backend 'reference'")
+
+
 def _backward(ctx, grad: Tensor | None, *_unused: None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 7
     mask, of_query, of_key = ctx.saved_tensors
     query, key = torch.ops.lesionforge.attention_leakage_backward(of_query, of_key, mask, grad, ctx.backend)
+    if torch.is_grad_enabled():  # by create_graph
+        query, key = _Once.apply(query.requires_grad_(), key.requires_grad_())
     return query, key, None, None, None, None, None
 
 

@@ -213,8 +213,26 @@ def test_second_derivatives_are_refused_not_wrong(name: str) -> None:
     (grad,) = torch.autograd.grad(
         attention_leakage(query.requires_grad_(), key, mask, backend=name).sum(), query, create_graph=True
     )
-    with pytest.raises(RuntimeError, match=r"once_differentiable|does not require grad"):
+    with pytest.raises(RuntimeError, match="differentiable once only"):
         grad.square().sum().backward()
+
+
+@pytest.mark.parametrize("name", ["torch", CPU])
+def test_a_penalty_on_gradients_beside_other_terms_is_refused(name: str) -> None:
+    query, key, mask = tensors(1, 2, 20, 8, torch.float32)
+    leakage = attention_leakage(query.requires_grad_(), key, mask, backend=name).sum()
+    (grad,) = torch.autograd.grad(leakage, query, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiable once only"):
+        (query.square().sum() + grad.square().sum()).backward()
+
+
+def test_the_mask_is_a_constant(backend: str) -> None:
+    query, key, mask = tensors(1, 2, 20, 8, torch.float32)
+    soft = mask.float().requires_grad_()
+    attention_leakage(query.requires_grad_(), key, soft, regions="both", backend=backend).sum().backward()
+    assert soft.grad is None
+    attention = attention_leakage(query, key, mask, regions="both", backend=backend).sum()
+    torch.testing.assert_close(torch.autograd.grad(attention, query)[0], query.grad)
 
 
 @pytest.mark.parametrize("gradients_wanted", [True, False])

@@ -107,7 +107,7 @@ class Op(Generic[P, R]):
             return reason, None
         try:
             made = _tensors(run(*arguments))
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:  # the one boundary of all backends; Triton's own errors are no RuntimeErrors
             return f"it fails: {type(error).__name__}: {str(error).partition(chr(10))[0]}", None
         truth = _tensors(run_reference(*arguments))
         return None, max(float((a.double() - b.double()).abs().max()) for a, b in zip(made, truth, strict=True))

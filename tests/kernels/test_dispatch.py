@@ -110,13 +110,18 @@ def test_diagnostics_measure_the_largest_error_on_the_probe(offset: float, error
     assert "max_error" not in probed(lambda x: x * 2 + offset).diagnose()[0]
 
 
-def test_diagnostics_show_a_backend_that_fails_as_such() -> None:
+class OutOfResources(Exception):
+    """As Triton's: no RuntimeError."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError, OutOfResources])
+def test_diagnostics_show_a_backend_that_fails_as_such(error: type[Exception]) -> None:
     def failing(x: torch.Tensor) -> torch.Tensor:
-        raise RuntimeError("no kernel image is available\nfor this device")
+        raise error("no kernel image is available\nfor this device")
 
     fast = probed(failing).diagnose(measure=True)[0]
     assert (fast["available"], fast["max_error"]) == (False, None)
-    assert fast["reason"] == "it fails: RuntimeError: no kernel image is available"
+    assert fast["reason"] == f"it fails: {error.__name__}: no kernel image is available"
 
 
 @pytest.mark.usefixtures("without_native")

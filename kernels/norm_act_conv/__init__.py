@@ -13,6 +13,7 @@ Sources: Wu and He, "Group normalization", ECCV 2018 (group_norm); Hendrycks and
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -71,10 +72,11 @@ def norm_act_conv2d(
     cannot be differentiated twice. Automatic choice takes plain torch where a gradient is wanted, since its backward
     reads what its forward kept; and under torch.compile, which fuses plain torch itself.
 
-    Raises TypeError for other dtypes, ValueError for other shapes, devices or settings, BackendUnavailable if
-    `backend` cannot serve.
+    Raises TypeError for other dtypes and for groups or dilation that are no integers, ValueError for other shapes,
+    devices or settings, BackendUnavailable if `backend` cannot serve.
     """
     _check_shapes(x, weight, {"gamma": gamma, "beta": beta, "bias": bias, "shift": shift, "residual": residual})
+    groups, dilation = _whole("groups", groups), _whole("dilation", dilation)
     _check_settings(x.shape[1], groups, eps, dilation)
     tensors = [t for t in (x, gamma, beta, weight, bias, shift, residual) if t is not None]
     _check_kinds(x, gamma, beta, tensors)
@@ -103,6 +105,13 @@ def _check_shapes(x: Tensor, weight: Tensor, others: dict[str, Tensor | None]) -
     for name, tensor in others.items():
         if tensor is not None and tuple(tensor.shape) != expected[name]:
             raise ValueError(f"{name} must have shape {expected[name]}, not {tuple(tensor.shape)}")
+
+
+def _whole(name: str, number: int) -> int:
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {number!r}") from None
 
 
 def _check_settings(channels: int, groups: int, eps: float, dilation: int) -> None:

@@ -49,7 +49,7 @@ def maps_pay(query: Tensor, key: Tensor) -> bool:
 
 def _places(tokens: Sequence[int] | Tensor, key: Tensor) -> Tensor:
     """(B, T) int64 on the key's device."""
-    given = tokens if isinstance(tokens, Tensor) else torch.tensor(list(tokens), dtype=torch.int64, device=key.device)
+    given = tokens if isinstance(tokens, Tensor) else _tensor(tokens, key.device)
     if given.dtype == torch.bool or given.dtype.is_floating_point or given.dtype.is_complex:
         raise TypeError(f"tokens must be integers, not {given.dtype}")
     attention_inputs.check_device("tokens", given, key)
@@ -59,3 +59,8 @@ def _places(tokens: Sequence[int] | Tensor, key: Tensor) -> Tensor:
     if not torch.compiler.is_compiling() and bool(((given < 0) | (given >= key.shape[2])).any()):
         raise ValueError(f"tokens must be in [0, {key.shape[2]}), not {given.tolist()}")
     return given.to(torch.int64).expand(key.shape[0], -1)
+
+
+def _tensor(tokens: Sequence[int], device: torch.device) -> Tensor:
+    """In the dtype that the numbers have, so that none is cut to an integer; without any it says nothing."""
+    return torch.tensor(list(tokens), dtype=None if len(tokens) else torch.int64, device=device)

@@ -29,6 +29,8 @@ GOOD = {
         ({"residual": torch.zeros(1, 5, 1, 1)}, ValueError, r"residual must have shape \(1, 5, 3, 3\)"),
         ({"groups": 3}, ValueError, "groups must divide the 4 channels, not be 3"),
         ({"groups": 0}, ValueError, "groups must divide"),
+        ({"groups": 4.0}, TypeError, r"groups must be an integer, not 4\.0"),
+        ({"dilation": 1.5}, TypeError, r"dilation must be an integer, not 1\.5"),
         ({"eps": -1.0}, ValueError, "eps must be at least 0"),
         ({"dilation": 0}, ValueError, "dilation must be at least 1"),
         ({"weight": torch.zeros(5, 4, 3, 3, dtype=torch.float64)}, TypeError, r"x's dtype torch\.float32"),

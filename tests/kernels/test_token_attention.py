@@ -109,7 +109,14 @@ def test_compiles_as_one_graph(monkeypatch: pytest.MonkeyPatch, tokens: Tensor, 
 
 @pytest.mark.parametrize(
     ("tokens", "error"),
-    [([11], ValueError), ([-1], ValueError), (torch.zeros(2), TypeError), (torch.zeros(3, 1).long(), ValueError)],
+    [
+        ([11], ValueError),
+        ([-1], ValueError),
+        ([1, 1.7], TypeError),
+        ([True], TypeError),
+        (torch.zeros(2), TypeError),
+        (torch.zeros(3, 1).long(), ValueError),
+    ],
 )
 def test_errors(tokens: list[int] | Tensor, error: type[Exception]) -> None:
     with pytest.raises(error, match="tokens"):

@@ -32,6 +32,7 @@ PLUGINS = {
     "captions": "plugins.captions.plugin",
     "ddpm": "plugins.ddpm.plugin",
     "didgen": "plugins.didgen.plugin",
+    "skindualgen": "plugins.skindualgen.plugin",
     "lesion-masks": "plugins.promptcontrol.lesion_masks",
     "segmentation": "plugins.segmentation.plugin",
     "latent-diffusion": "plugins.stable_diffusion.latent_diffusion.plugin",

@@ -59,7 +59,7 @@ def sample(
         ConfigError: the size does not fit the base, or prompts and seeds are not of one number, or the scheduler
             cannot be used.
     """
-    edge = _latent_size(base, size)
+    edge = latent_size(base, size)
     encoded = prompts if isinstance(prompts, EncodedPrompts) else encode_prompts(base, prompts)
     if len(encoded.states) != len(seeds):
         raise ConfigError(f"there are {len(encoded.states)} prompts for {len(seeds)} seeds; give one a case")
@@ -115,7 +115,12 @@ def encode(base: StableDiffusionBase, images: Tensor, *, noise: Tensor | None = 
     return latents * base.vae.config["scaling_factor"]
 
 
-def _latent_size(base: StableDiffusionBase, size: int | None) -> int:
+def latent_size(base: StableDiffusionBase, size: int | None) -> int:
+    """Return the edge of the latents of images of ``size`` pixels, the base's own unless given.
+
+    Raises:
+        ConfigError: the size is no multiple of the pixels along the edge of a latent.
+    """
     size = base.size if size is None else size
     check_sizes(base.vae, (size,))
     return size // base.downsampling

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .batch import Batch
 from .decoding import decode_image, decode_mask
 from .durable import file_hash
 from .errors import DataError
+from .pixel_cache import PixelCache, Pixels
 from .seeding import name_seed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SPLITS = ("train", "val", "test")
-CACHE_BYTES = 2 * 1024**3
 DECODE_THREADS = 8
 
-Pixels = NDArray[np.uint8]
+Masks = Literal["filled"] | bool | None
+"""Which masks a batch has, see :meth:`Dataset.fetch`."""
 
 
 @dataclass(frozen=True)
@@ -61,30 +59,6 @@ class Record:
         return self.group or self.image_id
 
 
-class _PixelCache:
-    """Decoded pixels, least recently used dropped first, shared by all views of one dataset."""
-
-    def __init__(self, limit: int = CACHE_BYTES) -> None:
-        self._limit = limit
-        self._bytes = 0
-        self._entries: OrderedDict[tuple[str, str, int | None], Pixels] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, key: tuple[str, str, int | None], decode: Callable[[], Pixels]) -> Pixels:
-        with self._lock:
-            if key in self._entries:
-                self._entries.move_to_end(key)
-                return self._entries[key]
-        pixels = decode()
-        with self._lock:
-            if key not in self._entries:
-                self._entries[key] = pixels
-                self._bytes += pixels.nbytes
-            while self._bytes > self._limit and len(self._entries) > 1:
-                self._bytes -= self._entries.popitem(last=False)[1].nbytes
-        return pixels
-
-
 @dataclass(frozen=True)
 class Dataset:
     """A table of records, of which images and masks are decoded and resized on demand.
@@ -101,7 +75,7 @@ class Dataset:
     records: tuple[Record, ...]
     size: int | None = None
     phantom: bool = False
-    _cache: _PixelCache = field(default_factory=_PixelCache, repr=False, compare=False)
+    _cache: PixelCache = field(default_factory=PixelCache, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -170,7 +144,7 @@ class Dataset:
             for record in other.records
         )
         in_memory = replace(self, name=name or f"{self.name}+{other.name}", records=self.records + renamed)
-        return replace(in_memory, phantom=self.phantom or other.phantom, _cache=_PixelCache())
+        return replace(in_memory, phantom=self.phantom or other.phantom, _cache=PixelCache())
 
     def image(self, row: int) -> Pixels:
         """Return one image as (H, W, 3) uint8."""
@@ -193,9 +167,13 @@ class Dataset:
         """Return (N, H, W, 3) uint8 images of ``rows``, decoded in parallel."""
         return self._stacked(self.image, rows)
 
-    def masks_array(self, rows: Sequence[int]) -> Pixels:
-        """Return (N, H, W) uint8 masks of ``rows``, decoded in parallel."""
-        return self._stacked(self.mask, rows)
+    def masks_array(self, rows: Sequence[int], *, filled: bool = False) -> Pixels:
+        """Return (N, H, W) uint8 masks of ``rows``, decoded in parallel; ``filled``: zeros where there is none."""
+
+        def or_zeros(row: int) -> Pixels:
+            return np.zeros(self.image(row).shape[:2], np.uint8) if self.records[row].mask is None else self.mask(row)
+
+        return self._stacked(or_zeros if filled else self.mask, rows)
 
     def fingerprint(self) -> list[str]:
         """Return one line a record: image id, lesion, split, hash of the image and of the mask."""
@@ -215,11 +193,12 @@ class Dataset:
             raise DataError(f"dataset {self.name}: no cases to decode")
         return np.stack(pixels)
 
-    def fetch(self, rows: Sequence[int], *, masks: bool | None = None) -> Batch:
+    def fetch(self, rows: Sequence[int], *, masks: Masks = None) -> Batch:
         """Return ``rows`` as a :class:`Batch` on the CPU, images (N, 3, H, W) fp32 in [0, 1].
 
         Args:
-            masks: True demands masks, False leaves them out, None takes them where every row has one.
+            masks: True demands masks, False leaves them out, None takes them where every row has one, and ``filled``
+                gives a row that has none an empty one, so that no case depends on its neighbours.
         """
         chosen = [self.records[row] for row in rows]
         wants_masks = all(record.mask is not None for record in chosen) if masks is None else masks
@@ -229,12 +208,12 @@ class Dataset:
             ids=tuple(record.image_id for record in chosen),
             seeds=tuple(name_seed(record.image_id) for record in chosen),
             images=image_tensor(self.images_array(rows)),
-            masks=mask_tensor(self.masks_array(rows)) if wants_masks else None,
+            masks=mask_tensor(self.masks_array(rows, filled=masks == "filled")) if wants_masks else None,
             labels=labels if any(labels) else None,
             prompts=captions if any(captions) else None,
         )
 
-    def batches(self, batch_size: int, *, masks: bool | None = None) -> Iterator[Batch]:
+    def batches(self, batch_size: int, *, masks: Masks = None) -> Iterator[Batch]:
         """Yield all cases in order as batches, the next one decoded while the caller works."""
         starts = range(0, len(self), batch_size)
         rows = [range(start, min(start + batch_size, len(self))) for start in starts]

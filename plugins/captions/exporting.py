@@ -29,7 +29,7 @@ def export_captions(dataset: Dataset, config: DescriptionConfig, size: int, outp
     budget = PromptBudget(config.prefix, config.max_tokens)
     captioner = open_captioner(config, budget, context)
     captions: list[tuple[str, str]] = []
-    for batch in dataset.resized(size).batches(BATCH_SIZE):
+    for batch in dataset.resized(size).batches(BATCH_SIZE, masks="filled"):
         found = budget.sentences(batch, captioner.sentences(batch.to(device)))
         captions += zip(batch.ids, found, strict=True)
     write_text(output / CAPTION_FILE, caption_lines(captions))

@@ -84,7 +84,7 @@ class Captioner:
         """
         captions: list[str | None] = []
         if self._name:
-            for batch in dataset.batches(BATCH):
+            for batch in dataset.batches(BATCH, masks="filled"):
                 batch = prepare(batch).to(self._context.device)
                 for stage in self._stages.values():
                     batch = stage(batch)

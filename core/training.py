@@ -18,7 +18,7 @@ from .context import Context
 from .durable import write_text
 from .errors import ConfigError, PluginFailure
 from .seeding import name_seed
-from .training_state import STATE_FOLDER, Progress, copy_into, load_state, save_state, weights_of
+from .training_state import STATE_FOLDER, Progress, copy_into, load_state, put_weights, save_state, weights_of
 
 Losses = Callable[[list[int], int], Mapping[str, Tensor]]
 CURVE_POINTS = 200
@@ -85,6 +85,9 @@ class TrainingLoop:
     ) -> None:
         """Prepare training of ``model`` for ``steps`` steps of ``batch_size`` out of ``examples`` examples.
 
+        Parameters that are frozen by now must stay as they are: resume points do not hold them, so a resumed training
+        must begin with the same ones.
+
         Args:
             rate: factor on the optimizer's base learning rate at each step.
             clip_norm: largest norm of the whole gradient.
@@ -105,7 +108,9 @@ class TrainingLoop:
         self._rate, self._clip_norm, self._checkpoint_every = rate, clip_norm, checkpoint_every
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
         self._ema_decay = ema_decay
-        self._ema = None if ema_decay is None else [p.detach().clone() for p in model.parameters()]
+        # What is frozen is neither averaged nor kept in resume points.
+        self._learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._ema = None if ema_decay is None else [parameter.detach().clone() for parameter in self._learnt]
         self._best_weights: dict[str, Tensor] | None = None
         self._log_every = max(1, steps // CURVE_POINTS)
         self._state = Progress()
@@ -193,7 +198,7 @@ class TrainingLoop:
             return
         step = self._state.step
         decay = min(self._ema_decay, (1 + step) / (10 + step))
-        for average, parameter in zip(self._ema, self.model.parameters(), strict=True):
+        for average, parameter in zip(self._ema, self._learnt, strict=True):
             average.lerp_(parameter, 1 - decay)
 
     def _log_row(self) -> dict[str, float]:
@@ -214,13 +219,12 @@ class TrainingLoop:
         if self._ema is None:
             yield
             return
-        parameters = list(self.model.parameters())
-        trained = [parameter.detach().clone() for parameter in parameters]
+        trained = [parameter.detach().clone() for parameter in self._learnt]
         try:
-            copy_into(parameters, self._ema)
+            copy_into(self._learnt, self._ema)
             yield
         finally:
-            copy_into(parameters, trained)
+            copy_into(self._learnt, trained)
 
     def _validate(self, validation: Validation) -> dict[str, float]:
         state = self._state
@@ -247,9 +251,9 @@ class TrainingLoop:
     @torch.no_grad()
     def _publish_weights(self) -> None:
         if self._best_weights is not None:
-            self.model.load_state_dict(self._best_weights)
+            put_weights(self.model, self._best_weights)
         elif self._ema is not None:
-            copy_into(list(self.model.parameters()), self._ema)
+            copy_into(self._learnt, self._ema)
         self.model.eval()
 
     def _save_state(self) -> None:

@@ -82,7 +82,7 @@ def load_state(
         return None
     try:
         resume: dict[str, Any] = torch.load(newest / "resume.pt", map_location="cpu", weights_only=True)
-        model.load_state_dict(load_file(newest / "model.safetensors"))
+        put_weights(model, load_file(newest / "model.safetensors"))
         optimizer.load_state_dict(resume["optimizer"])
         if averaged is not None:
             copy_into(averaged, [tensor for _, tensor in sorted(load_file(newest / "averaged.safetensors").items())])
@@ -103,6 +103,23 @@ def copy_into(targets: list[Any], values: list[Tensor]) -> None:
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return a contiguous copy of the model's state."""
-    state = model.state_dict()
-    return {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+    """Return a contiguous copy of all that training changes: parameters that are not frozen, and buffers."""
+    learnt = _learnt(model)
+    return {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in learnt.items()}
+
+
+def put_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Put what :func:`weights_of` returned back into ``model``.
+
+    Raises:
+        RuntimeError: they are of another model, or of one in which something else is frozen.
+    """
+    if weights.keys() != _learnt(model).keys():
+        raise RuntimeError("it holds other weights than the model learns")
+    model.load_state_dict(weights, strict=False)
+
+
+def _learnt(model: nn.Module) -> dict[str, Tensor]:
+    # One parameter may stand under several names.
+    frozen = {name for name, value in model.named_parameters(remove_duplicate=False) if not value.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}

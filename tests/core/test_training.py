@@ -4,6 +4,7 @@ import csv
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lesionforge.core.context import Context
 from lesionforge.core.errors import CheckpointError
@@ -21,6 +22,7 @@ def make_loop(output, **settings):
     model = torch.nn.Sequential(
         torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.BatchNorm2d(4), torch.nn.Dropout(0.5), torch.nn.Conv2d(4, 1, 1)
     )
+    model[0].requires_grad_(not settings.pop("frozen", False))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     settings = {"steps": 30, "batch_size": 4, "checkpoint_every": 7, **settings}
     precision = settings.pop("precision", "fp32")
@@ -44,9 +46,11 @@ def train(output, stop_at=None, validation=None, **settings):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
-def test_killed_and_resumed_equals_uninterrupted(tmp_path, precision, ema_decay):
+@pytest.mark.parametrize("frozen", [False, True])
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, precision, ema_decay, frozen):
     validation = Validation(5, lambda model: {"v": float(model(torch.ones(1, 1, 8, 8)).mean())}, "v", True)
     settings = {"precision": precision, "ema_decay": ema_decay, "validation": validation, "clip_norm": 1.0}
+    settings["frozen"] = frozen
     whole, curve = train(tmp_path / "whole", **settings)
     for stop in (3, 16, 29):
         with pytest.raises(Interruption):
@@ -81,6 +85,23 @@ def test_average_of_weights_is_the_literal_recursion(tmp_path):
         average = decay * average + (1 - decay) * trained
     assert (published[0] - average).abs().max() < 1e-6
     assert (published[0] - trajectory[-1]).abs().max() > 1e-4
+
+
+def test_frozen_parameters_are_neither_kept_nor_averaged(tmp_path):
+    settings = {"ema_decay": 0.9, "validation": Validation(5, lambda model: {"v": 1.0}, "v", True)}
+    before = make_loop(tmp_path / "untrained").model[0].weight.detach().clone()
+    weights, _ = train(tmp_path / "part", frozen=True, **settings)
+    train(tmp_path / "whole", **settings)
+    assert torch.equal(weights["0.weight"], before)
+    learnt, buffers = {"1.weight", "1.bias", "3.weight", "3.bias"}, {"1.running_mean", "1.running_var"}
+    for file, names in (("model", learnt | buffers | {"1.num_batches_tracked"}), ("averaged", learnt)):
+        part, whole = (load_file(next(tmp_path.glob(f"{run}/state/*/{file}.safetensors"))) for run in ("part", "whole"))
+        assert len(part) == len(names) and len(whole) == len(names) + 2
+        assert file == "averaged" or set(part) == names
+    best = load_file(next((tmp_path / "part/state").glob("*/best.safetensors")))
+    assert "0.weight" not in best and "3.weight" in best
+    with pytest.raises(CheckpointError, match="other weights than the model learns"):
+        train(tmp_path / "part", **settings)
 
 
 def test_best_weights_are_published_and_patience_stops(tmp_path):

@@ -23,6 +23,7 @@ _PUBLIC = {
     "Filter": "core.roles",
     "Generator": "core.roles",
     "LesionforgeError": "core.errors",
+    "Metric": "core.roles",
     "PluginConfig": "core.config",
     "Recipe": "core.recipe",
     "Record": "core.dataset",
@@ -30,6 +31,7 @@ _PUBLIC = {
     "Run": "core.run",
     "Source": "core.roles",
     "Trainer": "core.roles",
+    "compare": "core.metrics",
     "hookimpl": "core.hookspecs",
     "load_dataset": "core.loading",
     "open_run": "core.run",
@@ -48,6 +50,7 @@ __all__ = [
     "Filter",
     "Generator",
     "LesionforgeError",
+    "Metric",
     "PluginConfig",
     "Recipe",
     "Record",
@@ -56,6 +59,7 @@ __all__ = [
     "Source",
     "Trainer",
     "__version__",
+    "compare",
     "hookimpl",
     "load_dataset",
     "open_run",
@@ -70,8 +74,9 @@ if TYPE_CHECKING:
     from .core.errors import LesionforgeError
     from .core.hookspecs import hookimpl
     from .core.loading import load_dataset
+    from .core.metrics import compare
     from .core.recipe import Recipe
-    from .core.roles import Annotator, Exporter, Extractor, Filter, Generator, Source, Trainer
+    from .core.roles import Annotator, Exporter, Extractor, Filter, Generator, Metric, Source, Trainer
     from .core.run import Case, Run, open_run
 
 

@@ -40,6 +40,14 @@ def complete_exporter(incomplete: str) -> list[tuple[str, str]]:
     return [(entry.name, entry.summary) for entry in entries if entry.name.startswith(incomplete)]
 
 
+def complete_metric(incomplete: str) -> list[tuple[str, str]]:
+    """Return names of metrics with what they are."""
+    from ..core.registry import default_registry
+
+    entries = default_registry().entries("metric")
+    return [(entry.name, entry.summary) for entry in entries if entry.name.startswith(incomplete)]
+
+
 def complete_role(incomplete: str) -> list[str]:
     """Return names of roles."""
     from ..core.roles import ROLES

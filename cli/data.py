@@ -12,13 +12,12 @@ import typer
 
 from . import options
 from .completion import complete_exporter
+from .data_argument import load
 from .outcome import Verb
 from .output import columns, console, number, printable, write_json
 from .progress import following
-from .recipe_argument import is_run_folder
 
 if TYPE_CHECKING:
-    from ..core.dataset import Dataset
     from ..core.inspection import Inspection
 
 SHOWN_SIZES = 5
@@ -54,7 +53,7 @@ def inspect(
     from ..core.inspection import inspect
     from ..core.pictures import dataset_sheet
 
-    dataset = _dataset(spec, split)
+    dataset = load(spec, split)
     with following(quiet=quiet) as observers:
 
         def progress(done: int, total: int) -> None:
@@ -95,7 +94,7 @@ def export(
     """Write data, or the accepted cases of a run, in a layout that other programs read."""
     from ..core.exporting import export_dataset
 
-    dataset = _dataset(spec, split)
+    dataset = load(spec, split)
     with following(quiet=quiet):
         export_dataset(dataset, to, output)
     if as_json:
@@ -103,19 +102,6 @@ def export(
     elif not quiet:
         noun = "phantoms" if dataset.phantom else "images"
         console().print(f"{len(dataset):,} {noun} in {printable(output)}", soft_wrap=True)
-
-
-def _dataset(spec: str, split: str | None) -> Dataset:
-    from ..core.errors import DataError
-    from ..core.loading import load_dataset
-    from ..core.run import Run
-
-    if not is_run_folder(spec):
-        return load_dataset(spec, split=split)
-    dataset = Run(spec).dataset()
-    if not len(dataset):
-        raise DataError(f"run {spec} has no accepted case with an image")
-    return dataset.split(split) if split else dataset
 
 
 def _print(found: Inspection, sheet: Path | None) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import data, demo, kernels, plugins, regenerate, report, run, train, verify
+from . import data, demo, kernels, metrics, plugins, regenerate, report, run, train, verify
 from .outcome import Verb
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ for verb in (
     regenerate.regenerate,
     report.report,
     demo.demo,
+    metrics.metrics,
     kernels.kernels,
 ):
     app.command(cls=Verb)(verb)

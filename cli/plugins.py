@@ -25,7 +25,7 @@ RoleOption = Annotated[
     str | None,
     typer.Option(
         "--role",
-        help="generator, annotator, filter, trainer, source, exporter or extractor.",
+        help="generator, annotator, filter, trainer, source, exporter, extractor or metric.",
         autocompletion=complete_role,
         show_default=False,
     ),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .batch import Batch
     from .context import Context
     from .dataset import Dataset
+    from .metrics import Comparison, Measurement
 
 
 class Plugin(ABC):
@@ -161,6 +162,11 @@ class Extractor(Plugin):
         """Name for tables, such as ``segmenter encoder``; only the standard network may be called FID or LPIPS."""
 
     @property
+    def weights_hash(self) -> str | None:
+        """First eight hexadecimal digits of the weights' SHA-256; None where the extractor does not tell."""
+        return None
+
+    @property
     def channel_weights(self) -> Sequence[Tensor] | None:
         """Learned non-negative (C,) weights of each map in a perceptual distance; None counts all channels alike."""
         return None
@@ -174,8 +180,26 @@ class Extractor(Plugin):
         """Return one (N, D) fp32 vector an image for (N, 3, H, W) images in [0, 1]."""
 
 
+class Metric(Plugin):
+    """Measures how alike two datasets are, or how near the images of one are to the same cases' images in the other.
+
+    A number bears the name that its conventions permit. A metric that does not fit raises instead of approximating.
+    """
+
+    role = "metric"
+    needs_pairs: ClassVar[bool] = False
+
+    @abstractmethod
+    def measure(self, comparison: Comparison) -> Measurement:
+        """Return the number with its interval, sample sizes and conventions.
+
+        Raises:
+            DataError: these data do not allow it; the message says what would.
+        """
+
+
 STAGE_ROLES: dict[str, type[Stage]] = {role.role: role for role in (Generator, Annotator, Filter)}
 ROLES: dict[str, type[Plugin]] = {
     **STAGE_ROLES,
-    **{role.role: role for role in (Trainer, Source, Exporter, Extractor)},
+    **{role.role: role for role in (Trainer, Source, Exporter, Extractor, Metric)},
 }

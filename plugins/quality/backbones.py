@@ -45,7 +45,8 @@ class TorchvisionNetwork:
         fit_state(network, state, path, extractor=f"torchvision ({model})")
         self._network = network.to(context.device)
         self._model, self._size = model, (size, size)
-        self.label = f"torchvision {model} {fingerprint(path)}"
+        self.weights_hash = fingerprint(path)
+        self.label = f"torchvision {model} {self.weights_hash}"
 
     @torch.no_grad()
     def vector(self, images: Tensor) -> Tensor:
@@ -91,7 +92,8 @@ class TimmNetwork:
         self._network = network.to(context.device)
         surroundings = timm.data.resolve_model_data_config(network)
         self._preparation = (surroundings["input_size"][1:], surroundings["mean"], surroundings["std"])
-        self.label = f"timm {model} {fingerprint(path)}"
+        self.weights_hash = fingerprint(path)
+        self.label = f"timm {model} {self.weights_hash}"
 
     @torch.no_grad()
     def vector(self, images: Tensor) -> Tensor:
@@ -124,7 +126,8 @@ class OpenClipNetwork:
         size = surroundings["size"]
         square = (size, size) if isinstance(size, int) else tuple(size)
         self._preparation = (square, surroundings["mean"], surroundings["std"])
-        self.label = f"open_clip {model} {fingerprint(path)}"
+        self.weights_hash = fingerprint(path)
+        self.label = f"open_clip {model} {self.weights_hash}"
 
     @torch.no_grad()
     def vector(self, images: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class _NetworkExtractor(Extractor):
 
     @abstractmethod
     def _load(self, context: Context) -> Any:
-        """Return the trained network on the context's device, with ``label``, ``maps`` and ``vector``."""
+        """Return the network on the context's device, with ``label``, ``weights_hash``, ``maps`` and ``vector``."""
 
     def setup(self, context: Context) -> None:
         super().setup(context)
@@ -44,6 +44,10 @@ class _NetworkExtractor(Extractor):
     @property
     def label(self) -> str:
         return self._network.label
+
+    @property
+    def weights_hash(self) -> str:
+        return self._network.weights_hash
 
     def feature_maps(self, images: Tensor) -> Sequence[Tensor]:
         return self._network.maps(images)

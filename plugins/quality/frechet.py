@@ -36,13 +36,22 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
         DataError: the widths differ, values are not finite, or a set has fewer than D + 1 images.
     """
     a, b = _checked(a, b)
-    width = a.shape[1]
-    for name, features in (("first", a), ("second", b)):
-        if len(features) < width + 1:
+    check_sample_sizes(len(a), len(b), a.shape[1])
+    return frechet_of_gaussians(a, b)
+
+
+def check_sample_sizes(first: int, second: int, width: int) -> None:
+    """Raise DataError unless both sets have the ``width`` + 1 images that give covariances of full rank."""
+    for name, images in (("first", first), ("second", second)):
+        if images < width + 1:
             raise DataError(
                 f"a Frechet distance of {width} features needs at least {width + 1} images in each set, but the {name} "
-                f"has {len(features)}: its covariance would be singular; use the kernel distance, which is unbiased"
+                f"has {images}: its covariance would be singular; use the kernel distance (KID), which is unbiased"
             )
+
+
+def frechet_of_gaussians(a: Tensor, b: Tensor) -> float:
+    """Return the distance of :func:`frechet_distance` for float64 features, however few there are."""
     root_a, root_b = (torch.linalg.qr((x - x.mean(0)) / (len(x) - 1) ** 0.5).R for x in (a, b))
     overlap = torch.linalg.svdvals(root_a @ root_b.T).sum()
     shift = (a.mean(0) - b.mean(0)).square().sum()
@@ -61,7 +70,7 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
     a, b = _checked(a, b)
     if min(len(a), len(b)) < 2:
         raise DataError(f"a kernel distance needs at least 2 images in each set, not {len(a)} and {len(b)}")
-    within = [(_kernel_sum(x, x) - float(_kernel((x * x).sum(1), x.shape[1]).sum())) for x in (a, b)]
+    within = [(_kernel_sum(x, x) - float(polynomial_kernel((x * x).sum(1), x.shape[1]).sum())) for x in (a, b)]
     n, m = len(a), len(b)
     return within[0] / (n * (n - 1)) + within[1] / (m * (m - 1)) - 2 * _kernel_sum(a, b) / (n * m)
 
@@ -88,9 +97,10 @@ def _checked(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return a, b
 
 
-def _kernel(products: Tensor, width: int) -> Tensor:
+def polynomial_kernel(products: Tensor, width: int) -> Tensor:
+    """Return (x.y / D + 1)^3 of products x.y of features of ``width`` D."""
     return (products / width + 1) ** 3
 
 
 def _kernel_sum(a: Tensor, b: Tensor) -> float:
-    return sum(float(_kernel(rows @ b.T, a.shape[1]).sum()) for rows in a.split(CHUNK_ROWS))
+    return sum(float(polynomial_kernel(rows @ b.T, a.shape[1]).sum()) for rows in a.split(CHUNK_ROWS))

@@ -44,7 +44,7 @@ class InceptionNetwork:
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"weights {path} do not fit extractor inception: {reason}") from error
-        mark = fingerprint(path)
+        self.weights_hash = mark = fingerprint(path)
         self.label = FID_LABEL if mark == STANDARD_MARK else f"Inception {mark}, not FID's"
 
     @torch.no_grad()

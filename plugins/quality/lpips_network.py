@@ -45,7 +45,7 @@ class LpipsNetwork:
         fit_state(network, state, path, extractor=f"lpips ({model})")
         self._network = network.to(context.device)
         self._layers = [network[index] for index in LAYERS[model]]
-        mark = fingerprint(path)
+        self.weights_hash = mark = fingerprint(path)
         self.label = LPIPS_LABELS[model] if mark in name else f"LPIPS form on {model} {mark}"
         self.channel_weights = [weight.to(context.device) for weight in _channel_weights(model)]
 

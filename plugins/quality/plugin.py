@@ -1,4 +1,4 @@
-"""Filters that screen synthetic cases: the shape of masks, and how far images lie from the real ones.
+"""Filters that screen synthetic cases: the shape of masks, and how far images lie from the real ones. And metrics.
 
 EnhancedDDPM screens by "FID percentile" and "LPIPS outlier filtering" without defining either for one image. What
 stands here instead is ours: `feature-gate` and `lpips-outlier` turn down what would be rare among the real images.
@@ -17,6 +17,7 @@ from ...core.errors import ConfigError, DataError, PluginError
 from ...core.hookspecs import hookimpl
 from ...core.roles import Filter, Plugin
 from ...core.seeding import name_seed
+from .metrics import METRICS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -245,4 +246,4 @@ class LpipsOutlier(_DistanceFilter):
 
 @hookimpl
 def register_plugins() -> list[type[Plugin]]:
-    return [MaskQuality, FeatureGate, LpipsOutlier]
+    return [MaskQuality, FeatureGate, LpipsOutlier, *METRICS]

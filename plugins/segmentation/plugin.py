@@ -101,6 +101,13 @@ class SegmenterExtractor(Extractor):
     def label(self) -> str:
         return "segmenter encoder (trained on phantoms)" if self._info.phantom else "segmenter encoder"
 
+    @property
+    def weights_hash(self) -> str:
+        from ...core.durable import file_hash
+        from .segmenter import WEIGHTS_FILE
+
+        return file_hash(Path(self.config.weights, WEIGHTS_FILE))[:8]
+
     def feature_maps(self, images: Tensor) -> Sequence[Tensor]:
         from .prediction import encoder_maps
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ...core.checkpoints import checkpoint_path
 from ...core.errors import CheckpointError, first_line
+from ..stable_diffusion.progress_bars import without_progress_bars
 from .instructions import DESCRIBE
 from .pixels import as_bytes
 
@@ -39,7 +40,8 @@ class VisionLanguageCaptioner:
         place: Any = {"revision": revision or "main", "trust_remote_code": False, "local_files_only": path.exists()}
         try:
             self._processor: Any = AutoProcessor.from_pretrained(name, **place)
-            model: Any = AutoModelForImageTextToText.from_pretrained(name, use_safetensors=True, **place)
+            with without_progress_bars():
+                model: Any = AutoModelForImageTextToText.from_pretrained(name, use_safetensors=True, **place)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise CheckpointError(f"{checkpoint!r} is no usable vision-language model: {first_line(error)}") from error
         if not hasattr(self._processor, "image_processor"):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,13 +17,13 @@ from diffusers.schedulers.scheduling_utils import SCHEDULER_CONFIG_NAME
 from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
 from ...core.checkpoints import checkpoint_path, hub_revision, is_hub_name
 from ...core.durable import new_folder, read_json, write_text
 from ...core.errors import CheckpointError, StoreError, first_line
 from ..diffusion.schedule import NoiseSchedule
 from .posterior import downsampling
+from .progress_bars import without_progress_bars
 
 LATENT_CHANNELS = 4
 NETWORKS: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
@@ -114,7 +113,7 @@ def save_base(base: StableDiffusionBase, folder: Path, *, dtype: torch.dtype = t
         network = getattr(base, part)
         if network.dtype != dtype:
             network = nn.Module.to(copy.deepcopy(network), dtype)  # diffusers' own warns of layers it does not keep
-        with new_folder(folder / part) as draft, _without_progress_bars():
+        with new_folder(folder / part) as draft, without_progress_bars():
             network.save_pretrained(draft)
     with new_folder(folder / "tokenizer") as draft:
         base.tokenizer.save_pretrained(draft)
@@ -173,7 +172,7 @@ def _network(folder: Path, part: str) -> Any:
         if said != kind.__name__:
             raise ValueError(f"it holds a {said}, not a {kind.__name__}")
         precision = {"torch_dtype" if part != "text_encoder" else "dtype": torch.float32}
-        with _without_progress_bars():
+        with without_progress_bars():
             network, report = kind.from_pretrained(
                 folder / part, local_files_only=True, use_safetensors=True, output_loading_info=True, **precision
             )
@@ -183,18 +182,6 @@ def _network(folder: Path, part: str) -> Any:
         return network.eval()
 
     return _read(folder, part, load)
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Keep transformers, which draws a bar for every file, from writing over the program's own."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def _tokenizer(folder: Path) -> CLIPTokenizer:

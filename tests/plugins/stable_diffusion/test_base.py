@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, PNDMScheduler, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
+from transformers.utils import logging
 
 from lesionforge.core import checkpoints
 from lesionforge.core.durable import tree_hash
@@ -83,6 +84,17 @@ def test_a_saved_base_comes_back_and_bf16_halves_it(tiny_base, tmp_path):
     half = load_base(tmp_path / "half").unet
     assert half.dtype == base.unet.dtype == torch.float32
     assert torch.equal(half.conv_in.weight, base.unet.conv_in.weight.to(torch.bfloat16).float())
+
+
+def test_saving_and_loading_draw_no_bars_and_warn_of_nothing(tiny_base, tmp_path, capfd, monkeypatch):
+    warnings = []
+    monkeypatch.setattr("diffusers.models.modeling_utils.logger.warning", lambda *words: warnings.append(words))
+    base = tiny_base()
+    capfd.readouterr()
+    save_base(base, tmp_path / "half", dtype=torch.bfloat16)
+    load_base(tmp_path / "half")
+    assert capfd.readouterr() == ("", "") and warnings == []
+    assert logging.is_progress_bar_enabled(), "others may draw theirs"
 
 
 def test_networks_with_convolutions_become_channels_last(tiny_base):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AfterValidator
 
 from ...core.chain import Chain
+from ...core.config import checkpoint_fields
 from ...core.errors import ConfigError, DataError
 from ...core.roles import Annotator
 
@@ -36,16 +37,25 @@ def check_captioner(captioner: str, context: Context) -> None:
     """Look the annotators up before any work.
 
     Raises:
-        ConfigError: a setting is wrong, or a stage is no annotator.
+        ConfigError: a setting is wrong, a stage is no annotator, or one refers to a job of the recipe.
         PluginError: one is unknown or broken.
     """
     if not captioner:
         return
+    from ...core.recipe import JOB_REFERENCE
     from ...core.registry import default_registry
 
-    for key, stage in Chain.parse(captioner).build(context.registry or default_registry()).items():
+    chain = Chain.parse(captioner)
+    stages = chain.build(context.registry or default_registry())
+    for (key, stage), written in zip(stages.items(), chain.stages, strict=True):
         if not isinstance(stage, Annotator):
             raise ConfigError(f"{context.name}: captioner: {key} is a {stage.role}, not an annotator")
+        for name in checkpoint_fields(stage.Config):
+            if str(written.values.get(name)).startswith(JOB_REFERENCE):
+                raise ConfigError(
+                    f"{context.name}: captioner: {key} cannot take {name} = {written.values[name]!r}, since captions "
+                    "are written outside the recipe's jobs; give the folder of a finished training"
+                )
 
 
 class Captioner:

@@ -1,4 +1,4 @@
-"""Captions of the training images, made once, kept as reviewable JSONL, and turned into tokens."""
+"""Captions of the training images, made once, kept as JSONL, and turned into tokens."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def captions_of(
 def _read(file: Path, dataset: Dataset, poses: int) -> list[list[str]]:
     """Return the captions in ``file``, by pose and row."""
     try:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        # A caption may hold characters at which splitlines() breaks.
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
         found = {(row["image_id"], row["pose"]): str(row["prompt"]) for row in rows}
         return [[found[image_id, pose] for image_id in dataset.ids] for pose in range(poses)]
     except (OSError, ValueError, KeyError, TypeError) as error:

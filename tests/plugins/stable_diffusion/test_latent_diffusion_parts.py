@@ -238,6 +238,18 @@ def test_a_captioner_must_be_an_annotator_that_is_there():
             LatentDiffusionTrainer(config(captioner=captioner)).setup(CPU)
 
 
+def test_a_captioner_cannot_refer_to_a_job_of_the_recipe():
+    captioner = 'segmenter(checkpoint="train:annotator") | derm-prompt'
+    with pytest.raises(ConfigError, match=r"segmenter cannot take checkpoint = 'train:annotator'.*give the folder"):
+        LatentDiffusionTrainer(config(captioner=captioner)).setup(CPU)
+
+
+def test_captions_may_hold_any_character(tmp_path):
+    caption = "brown,\u2028\x85symmetric\r\non skin"
+    data = Dataset("sides", (replace(one_sided("left"), caption=caption),))
+    assert captions_of(data, config(), 1, CPU, tmp_path) == captions_of(data, config(), 1, CPU, tmp_path) == [[caption]]
+
+
 def test_discs_have_captions_of_their_own(tmp_path):
     data = disc_dataset(3)
     assert captions_of(data, config(), 2, CPU, tmp_path)[1][2] == "a dark disc, number 2"

@@ -30,20 +30,21 @@ def group_norm_silu(x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: fl
         return out
     of_channel, of_pixel = (1, channels) if layout == torch.channels_last else (height * width, 1)
     block_channels = 1 << (channels // groups - 1).bit_length()
-    kernels().group_norm_silu[(cases * groups,)](
-        x,
-        gamma.contiguous(),
-        beta.contiguous(),
-        out,
-        channels,
-        height * width,
-        groups,
-        of_channel,
-        of_pixel,
-        eps,
-        BLOCK_C=block_channels,
-        BLOCK_P=max(1, 8 * BLOCK_PIXELS // max(8, block_channels)),
-    )
+    with torch.cuda.device_of(x):
+        kernels().group_norm_silu[(cases * groups,)](
+            x,
+            gamma.contiguous(),
+            beta.contiguous(),
+            out,
+            channels,
+            height * width,
+            groups,
+            of_channel,
+            of_pixel,
+            eps,
+            BLOCK_C=block_channels,
+            BLOCK_P=max(1, 8 * BLOCK_PIXELS // max(8, block_channels)),
+        )
     return out
 
 
@@ -55,18 +56,19 @@ def add_shift_residual_(y: Tensor, shift: Tensor | None, residual: Tensor | None
     if not y.numel() or (shift is None and residual is None):
         return
     _, channels, height, width = y.shape
-    kernels().add_shift_residual[(-(-y.numel() // BLOCK_FLAT),)](
-        y,
-        y if shift is None else shift.contiguous(),
-        y if residual is None else residual.contiguous(memory_format=layout),
-        y.numel(),
-        channels,
-        height * width,
-        CHANNELS_LAST=layout == torch.channels_last,
-        HAS_SHIFT=shift is not None,
-        HAS_RESIDUAL=residual is not None,
-        BLOCK=BLOCK_FLAT,
-    )
+    with torch.cuda.device_of(y):
+        kernels().add_shift_residual[(-(-y.numel() // BLOCK_FLAT),)](
+            y,
+            y if shift is None else shift.contiguous(),
+            y if residual is None else residual.contiguous(memory_format=layout),
+            y.numel(),
+            channels,
+            height * width,
+            CHANNELS_LAST=layout == torch.channels_last,
+            HAS_SHIFT=shift is not None,
+            HAS_RESIDUAL=residual is not None,
+            BLOCK=BLOCK_FLAT,
+        )
 
 
 def dilated_conv2d(
@@ -74,7 +76,7 @@ def dilated_conv2d(
 ) -> Tensor:
     """conv2d(x, weight, bias, padding=dilation, dilation) + shift[:, :, None, None] + residual, channels-last.
 
-    Products are summed in float32; float32 maps are multiplied as float32 unless torch allows TF32.
+    Products are summed in float32; float32 maps are multiplied as float32 unless cuDNN's convolutions may take TF32.
     """
     last = torch.channels_last
     x, weight = x.contiguous(memory_format=last), weight.contiguous(memory_format=last)
@@ -84,26 +86,32 @@ def dilated_conv2d(
     if not out.numel():
         return out
     grid = (-(-cases * height * width // BLOCK_M), -(-outputs // BLOCK_N))
-    kernels().dilated_conv2d[grid](
-        x,
-        weight,
-        out if bias is None else bias.contiguous(),
-        out if shift is None else shift.contiguous(),
-        out if residual is None else residual.contiguous(memory_format=last),
-        out,
-        cases * height * width,
-        channels,
-        outputs,
-        height,
-        width,
-        DILATION=dilation,
-        HAS_BIAS=bias is not None,
-        HAS_SHIFT=shift is not None,
-        HAS_RESIDUAL=residual is not None,
-        PRECISION="tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee",
-        BLOCK_M=BLOCK_M,
-        BLOCK_N=BLOCK_N,
-        BLOCK_K=BLOCK_K,
-        num_warps=NUM_WARPS,
-    )
+    with torch.cuda.device_of(x):
+        kernels().dilated_conv2d[grid](
+            x,
+            weight,
+            out if bias is None else bias.contiguous(),
+            out if shift is None else shift.contiguous(),
+            out if residual is None else residual.contiguous(memory_format=last),
+            out,
+            cases * height * width,
+            channels,
+            outputs,
+            height,
+            width,
+            DILATION=dilation,
+            HAS_BIAS=bias is not None,
+            HAS_SHIFT=shift is not None,
+            HAS_RESIDUAL=residual is not None,
+            PRECISION=_precision(),
+            BLOCK_M=BLOCK_M,
+            BLOCK_N=BLOCK_N,
+            BLOCK_K=BLOCK_K,
+            num_warps=NUM_WARPS,
+        )
     return out
+
+
+def _precision() -> str:
+    """By the switch of cuDNN's convolutions; the older `allow_tf32` raises once the newer one has been set."""
+    return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"

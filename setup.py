@@ -34,6 +34,7 @@ PLUGINS = {
     "didgen": "plugins.didgen.plugin",
     "skindualgen": "plugins.skindualgen.plugin",
     "lesion-masks": "plugins.promptcontrol.lesion_masks",
+    "promptcontrol": "plugins.promptcontrol.plugin",
     "segmentation": "plugins.segmentation.plugin",
     "latent-diffusion": "plugins.stable_diffusion.latent_diffusion.plugin",
     "quality": "plugins.quality.plugin",

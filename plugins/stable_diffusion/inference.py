@@ -29,13 +29,18 @@ def made_ready(base: StableDiffusionBase, context: Context) -> StableDiffusionBa
 
 
 def round_frozen_weights(base: StableDiffusionBase, context: Context) -> None:
+    """Round frozen weights of U-Net and VAE, see :func:`round_network`."""
+    for network in (base.unet, base.vae):
+        round_network(network, context)
+
+
+def round_network(network: nn.Module, context: Context) -> None:
     """Round frozen weights of linear layers and convolutions to bf16 where the context's networks run in it.
 
     Autocast would round frozen weights to the same bits in every pass. Normalisation keeps its fp32 weights.
     """
     if context.precision != "bf16":
         return
-    for network in (base.unet, base.vae):
-        for layer in network.modules():
-            if isinstance(layer, nn.Linear | nn.Conv2d) and not layer.weight.requires_grad:
-                layer.to(torch.bfloat16)
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d) and not layer.weight.requires_grad:
+            layer.to(torch.bfloat16)

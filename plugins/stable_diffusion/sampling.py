@@ -17,6 +17,10 @@ from .prompts import EncodedPrompts, encode_prompts
 
 Guide = Callable[[Tensor, int, int], Tensor]
 """Called before every step with (latents, number of the step, timestep); returns the latents to go on with."""
+Residuals = tuple[Sequence[Tensor], Tensor]
+"""What is added to a U-Net's skip connections, in their order, and to its middle block's output."""
+Control = Callable[[Tensor, Tensor, Tensor], Residuals]
+"""Called before every pass of the U-Net with its arguments: latents, timestep and text states."""
 WHOLE_PIXELS = 4 * 512 * 512
 """Images of a batch that have more pixels than this together are decoded one by one (ours)."""
 
@@ -36,6 +40,7 @@ def sample(
     negative_prompt: str = "",
     stream: str | None = None,
     guide: Guide | None = None,
+    control: Control | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Return the latents (N, 4, size / f, size / f) fp32 of N cases, f = ``base.downsampling``; see :func:`decode`.
@@ -53,6 +58,7 @@ def sample(
         size: edge of the image in pixels, the base's own unless given.
         stream: name of the noise's stream, the stage's own unless given.
         guide: changes the latents before each step. It runs without gradients unless it enables them.
+        control: adds to the U-Net's activations, as a ControlNet does; it sees both branches.
         progress: called with (steps done, steps).
 
     Raises:
@@ -77,7 +83,7 @@ def sample(
         for k, timestep in enumerate(process.timesteps):
             if guide is not None:
                 latents = guide(latents, k, timestep)
-            prediction = _predict(base, latents, times[k], states, guidance_scale)
+            prediction = _predict(base, latents, times[k], states, guidance_scale, control)
             latents = process.step(prediction, timestep, latents, noise(k + 1) if process.stochastic else None)
             if progress is not None:
                 progress(k + 1, len(process.timesteps))
@@ -127,11 +133,30 @@ def latent_size(base: StableDiffusionBase, size: int | None) -> int:
 
 
 def _predict(
-    base: StableDiffusionBase, latents: Tensor, timestep: Tensor, states: Tensor, guidance_scale: float
+    base: StableDiffusionBase,
+    latents: Tensor,
+    timestep: Tensor,
+    states: Tensor,
+    guidance_scale: float,
+    control: Control | None,
 ) -> Tensor:
     """Return the network's prediction in fp32, guided without a classifier (Ho and Salimans 2022)."""
     if guidance_scale == 1.0:
-        return base.unet(latents, timestep, states, return_dict=False)[0].float()
-    both = base.unet(torch.cat((latents, latents)), timestep, states, return_dict=False)[0].float()
+        return _denoise(base, latents, timestep, states, control)
+    both = _denoise(base, torch.cat((latents, latents)), timestep, states, control)
     unconditional, conditional = both.chunk(2)
     return unconditional + guidance_scale * (conditional - unconditional)
+
+
+def _denoise(
+    base: StableDiffusionBase, latents: Tensor, timestep: Tensor, states: Tensor, control: Control | None
+) -> Tensor:
+    skips, middle = (None, None) if control is None else control(latents, timestep, states)
+    return base.unet(
+        latents,
+        timestep,
+        states,
+        down_block_additional_residuals=skips,  # type: ignore[arg-type]
+        mid_block_additional_residual=middle,
+        return_dict=False,
+    )[0].float()

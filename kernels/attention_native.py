@@ -11,11 +11,9 @@ from . import native
 def why_not(*tensors: Tensor) -> str | None:
     """None if the C++ kernels can serve `tensors`, else the reason."""
     for tensor in tensors:
-        if tensor.device.type != "cpu":
-            return f"it works on tensors in main memory, these are on {tensor.device}"
         if tensor.dtype == torch.float64:
             return "it computes in float32, these are float64"
-    reason = native.why_missing()
+    reason = native.why_not(*tensors)
     if reason is None and not hasattr(native.module(), "mean_attention"):
         return "the native module was built by a compiler without vector extensions (neither GCC nor Clang)"
     return reason

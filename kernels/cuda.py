@@ -47,10 +47,6 @@ def why_not(*tensors: Tensor) -> str | None:
     return loaded if isinstance(loaded, str) else None
 
 
-def unmeasured(*tensors: Tensor) -> str:
-    return "it has not been run on a GPU and serves by name only"
-
-
 def launch(function: str, device: torch.device, *arguments: object) -> None:
     """Calls `function` of the library on the current stream of `device`; RuntimeError if CUDA reports an error."""
     with _current(device) as (number, stream):

@@ -11,7 +11,7 @@ import pluggy
 hookimpl = pluggy.HookimplMarker("lesionforge")
 
 # Folders of ops; each names its ops in OPS, and in its benchmark.py the cases on which they are timed.
-FOLDERS = ("map_leakage", "map_refinement", "mask_extraction", "norm_act_conv", "seeded_noise")
+FOLDERS = ("map_leakage", "map_refinement", "mask_extraction", "norm_act_conv", "seeded_noise", "token_maps")
 BUDGET_S = 1.5  # for the turns of one case, at three turns or more
 
 

@@ -6,7 +6,7 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-import torch  # noqa: F401  # first, so that the native module shares torch's OpenMP runtime
+from torch import Tensor  # first, so that the native module shares torch's OpenMP runtime
 
 
 @cache
@@ -26,6 +26,14 @@ def why_missing() -> str | None:
     """None if the native module is here, else the reason in words."""
     loaded = _load()
     return loaded if isinstance(loaded, str) else None
+
+
+def why_not(*tensors: Tensor) -> str | None:
+    """None if the native module is here and can read `tensors`, else the reason."""
+    for tensor in tensors:
+        if tensor.device.type != "cpu":
+            return f"it works on tensors in main memory, these are on {tensor.device}"
+    return why_missing()
 
 
 def module() -> ModuleType:

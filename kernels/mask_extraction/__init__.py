@@ -25,9 +25,9 @@ import operator
 import torch
 from torch import Tensor
 
-from ..cuda import unmeasured
+from .. import native
 from ..cuda import why_not as why_not_cuda
-from ..dispatch import Backend, Op
+from ..dispatch import Backend, Op, unmeasured
 from . import cpu, cuda, reference
 
 __all__ = ["OPS", "clean_masks", "extract_masks", "otsu_threshold"]
@@ -45,21 +45,21 @@ def _probe_maps(device: str) -> Tensor:
 
 _threshold = Op(
     "otsu_threshold",
-    Backend("cpu", cpu.otsu_threshold, cpu.why_not),
+    Backend("cpu", cpu.otsu_threshold, native.why_not),
     Backend("cuda", cuda.otsu_threshold, why_not_cuda, unmeasured),
     Backend("reference", reference.otsu_threshold, reference.why_not),
     probe=lambda device: (_probe_maps(device), 256),
 )
 _masks = Op(
     "extract_masks",
-    Backend("cpu", cpu.extract_masks, cpu.why_not),
+    Backend("cpu", cpu.extract_masks, native.why_not),
     Backend("cuda", cuda.extract_masks, why_not_cuda, unmeasured),
     Backend("reference", reference.extract_masks, reference.why_not),
     probe=lambda device: (_probe_maps(device), 97, 5, True, [0.25, 0.5, 0.25]),
 )
 _clean = Op(
     "clean_masks",
-    Backend("cpu", cpu.clean_masks, cpu.why_not),
+    Backend("cpu", cpu.clean_masks, native.why_not),
     Backend("cuda", cuda.clean_masks, why_not_cuda, unmeasured),
     Backend("reference", reference.clean_masks, reference.why_not),
     probe=lambda device: ((_probe_maps(device) > 0.5).byte(), 5, True),

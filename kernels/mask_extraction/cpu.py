@@ -9,13 +9,6 @@ from .. import native
 from .ellipse import half_widths
 
 
-def why_not(*tensors: Tensor) -> str | None:
-    for tensor in tensors:
-        if tensor.device.type != "cpu":
-            return f"it works on tensors in main memory, these are on {tensor.device}"
-    return native.why_missing()
-
-
 def otsu_threshold(maps: Tensor, bins: int) -> Tensor:
     maps = maps.contiguous()
     out = torch.empty(len(maps), dtype=maps.dtype)

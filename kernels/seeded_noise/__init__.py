@@ -27,30 +27,30 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..cuda import unmeasured
+from .. import native
 from ..cuda import why_not as why_not_cuda
-from ..dispatch import Backend, Op
+from ..dispatch import Backend, Op, unmeasured
 from . import cpu, cuda, reference
 
 __all__ = ["OPS", "philox_u32", "seeded_normal", "seeded_uniform", "stream_of"]
 
 _philox = Op(
     "philox_u32",
-    Backend("cpu", cpu.philox_u32, cpu.why_not),
+    Backend("cpu", cpu.philox_u32, native.why_not),
     Backend("cuda", cuda.philox_u32, why_not_cuda, unmeasured),
     Backend("reference", reference.philox_u32, reference.why_not),
     probe=lambda device: (torch.arange(2, device=device), torch.arange(4 * 999, device=device).view(-1, 4)),
 )
 _normal = Op(
     "seeded_normal",
-    Backend("cpu", cpu.seeded_normal, cpu.why_not),
+    Backend("cpu", cpu.seeded_normal, native.why_not),
     Backend("cuda", cuda.seeded_normal, why_not_cuda, unmeasured),
     Backend("reference", reference.seeded_normal, reference.why_not),
     probe=lambda device: (torch.arange(8, device=device), 999, 3, 7),
 )
 _uniform = Op(
     "seeded_uniform",
-    Backend("cpu", cpu.seeded_uniform, cpu.why_not),
+    Backend("cpu", cpu.seeded_uniform, native.why_not),
     Backend("cuda", cuda.seeded_uniform, why_not_cuda, unmeasured),
     Backend("reference", reference.seeded_uniform, reference.why_not),
     probe=lambda device: (torch.arange(8, device=device), 999, 3, 7),

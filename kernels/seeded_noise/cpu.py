@@ -8,13 +8,6 @@ from torch import Tensor
 from .. import native
 
 
-def why_not(*tensors: Tensor) -> str | None:
-    for tensor in tensors:
-        if tensor.device.type != "cpu":
-            return f"it works on tensors in main memory, these are on {tensor.device}"
-    return native.why_missing()
-
-
 def philox_u32(key: Tensor, counter: Tensor) -> Tensor:
     leading = torch.broadcast_shapes(key.shape[:-1], counter.shape[:-1])
     key = key.expand(*leading, 2).contiguous()

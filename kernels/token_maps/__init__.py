@@ -14,12 +14,33 @@ import torch
 from torch import Tensor
 
 from .. import attention_inputs
+from ..dispatch import Backend, Op
 from . import reference, sdpa
 
-__all__ = ["token_attention"]
+__all__ = ["OPS", "token_attention"]
 
 FEW_KEYS = 128  # measured on a CPU: up to here float32 is faster written out, bfloat16 with gradients is, too
 MOST_SCORES = 1 << 28  # maps above 1 GiB of float32 are not written out
+
+
+def _probe(device: str) -> tuple[Tensor, Tensor, Tensor, float]:
+    query, key = torch.linspace(-2, 2, 2 * 2 * 100 * 24, device=device).sin().view(2, 1, 2, 100, 24)
+    return query, key, torch.tensor([[3, 0, 3]], device=device), 1.0
+
+
+def _few_keys(*tensors: Tensor) -> str | None:
+    if tensors and not maps_pay(*tensors[:2]):
+        return None
+    return f"in main memory the maps written out are faster for up to {FEW_KEYS} keys"
+
+
+_attention = Op(
+    "token_attention",
+    Backend("sdpa", sdpa.token_attention, reference.why_not, _few_keys),
+    Backend("reference", reference.token_attention, reference.why_not),
+    probe=_probe,
+)
+OPS = (_attention,)
 
 
 def token_attention(
@@ -36,9 +57,10 @@ def token_attention(
     attention_inputs.check_query_key(query, key, same_tokens=False)
     factor = attention_inputs.checked_scale(scale, query)
     places = _places(tokens, key)
-    serving = reference if maps_pay(query, key) else sdpa
+    # Without the dispatcher, whose log would break a compiled graph.
+    chosen = _attention.backends["reference" if maps_pay(query, key) else "sdpa"]
     with attention_inputs.without_autocast(query.device):
-        return serving.token_attention(query, key, places, factor)
+        return chosen.run(query, key, places, factor)
 
 
 def maps_pay(query: Tensor, key: Tensor) -> bool:

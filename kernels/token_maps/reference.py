@@ -14,3 +14,7 @@ def token_attention(query: Tensor, key: Tensor, places: Tensor, scale: float) ->
     # The keys are the fewest numbers that the factor can be put on.
     maps = torch.softmax(query.to(dtype) @ (key.to(dtype) * scale).mT, dim=-1).mean(1)
     return maps.gather(2, places[:, None].expand(-1, query.shape[2], -1)).to(query.dtype)
+
+
+def why_not(*tensors: Tensor) -> str | None:
+    return None

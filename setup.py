@@ -26,6 +26,7 @@ ROOMS = ("core", "plugins", "kernels", "cli")
 PLUGINS = {
     "phantom": "plugins.data.phantom",
     "real-masks": "plugins.data.real_masks",
+    "class-plan": "plugins.data.class_plan",
     "folders": "plugins.data.folders",
     "isic": "plugins.data.isic",
     "exporters": "plugins.data.exporters",

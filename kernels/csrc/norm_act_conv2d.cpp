@@ -13,6 +13,8 @@ namespace lesionforge {
 namespace {
 
 constexpr int64_t kChunk = 1 << 15;  // numbers that are summed in one go; fixed, so that threads do not change a bit
+constexpr int64_t kRow = 1 << 12;  // of them those of one channel, in 64 sums
+constexpr int64_t kRows = 1 << 8;  // pixels in one sum: a longer one would lose what follows an outlier
 constexpr int64_t kWorthAThread = 1 << 14;
 
 // One batch on its way through group_norm_silu. A chunk is some pixels of all channels, or a channel's row.
@@ -22,7 +24,7 @@ public:
     Normalisation(const T* x, const float* gamma, const float* beta, T* out, const Map& map, int64_t groups,
                   double eps, const Kernels<T>& kernels)
         : x_(x), gamma_(gamma), beta_(beta), out_(out), map_(map), groups_(groups), eps_(eps), kernels_(kernels),
-          rows_(std::max<int64_t>(1, kChunk / map.channels)), span_(map.channels_last ? map.channels : 1),
+          rows_(std::clamp<int64_t>(kChunk / map.channels, 1, kRows)), span_(map.channels_last ? map.channels : 1),
           chunks_(map.channels_last ? (map.pixels + rows_ - 1) / rows_ : map.channels),
           sums_(static_cast<std::size_t>(3 * map.cases * chunks_ * span_)),
           affine_(static_cast<std::size_t>(3 * map.cases * map.channels)) {}
@@ -82,9 +84,9 @@ private:
     // A long row in pieces, so that a float32 sum never grows long; the pieces are joined in float64.
     void sum_long_row(const T* x, const Sums& out) {
         double total = 0, centre = 0, spread = 0;
-        for (int64_t i = 0; i < map_.pixels; i += kChunk) {
+        for (int64_t i = 0; i < map_.pixels; i += kRow) {
             float piece[3];
-            const int64_t count = std::min(kChunk, map_.pixels - i);
+            const int64_t count = std::min(kRow, map_.pixels - i);
             kernels_.sum_row(x + i, count, {piece, piece + 1, piece + 2});
             merge(piece[0], piece[1], piece[2], static_cast<double>(count), total, centre, spread);
         }

@@ -60,16 +60,25 @@ LESIONFORGE_INLINE float silu(float x) {
     return x / (1.0f + e * std::bit_cast<float>(power));
 }
 
-// Sums of (x - pivot) and its square: far from zero, sums of x itself would lose the variance.
+// Sums of (x - pivot) and its square: far from zero, sums of x itself would lose the variance. So would a pivot that
+// lies far from all others, hence the median of three numbers.
 struct Sums {
     float *pivot, *first, *second;
 };
 
+LESIONFORGE_INLINE float median(float a, float b, float c) {
+    const float low = a < b ? a : b, high = a < b ? b : a;
+    const float below = high < c ? high : c;
+    return low < below ? below : low;
+}
+
 template <typename T>
 LESIONFORGE_INLINE void sum_pixels(const T* x, int64_t rows, int64_t channels, const Sums& sums) {
     float *pivot = sums.pivot, *first = sums.first, *second = sums.second;
+    const T *first_row = x + rows / 4 * channels, *second_row = x + rows / 2 * channels,
+            *third_row = x + rows * 3 / 4 * channels;
     for (int64_t c = 0; c < channels; ++c) {
-        pivot[c] = load(x[c]);
+        pivot[c] = median(load(first_row[c]), load(second_row[c]), load(third_row[c]));
         first[c] = second[c] = 0.0f;
     }
     for (int64_t row = 0; row < rows; ++row, x += channels) {
@@ -85,7 +94,7 @@ LESIONFORGE_INLINE void sum_pixels(const T* x, int64_t rows, int64_t channels, c
 template <typename T>
 LESIONFORGE_INLINE void sum_row(const T* x, int64_t count, const Sums& sums) {
     float first[kLanes] = {}, second[kLanes] = {};
-    const float pivot = load(x[0]);
+    const float pivot = median(load(x[count / 4]), load(x[count / 2]), load(x[count * 3 / 4]));
     int64_t i = 0;
     for (; i + kLanes <= count; i += kLanes)
         for (int64_t j = 0; j < kLanes; ++j) {

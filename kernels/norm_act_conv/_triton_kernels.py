@@ -28,8 +28,13 @@ def group_norm_silu(
     channel = (program % groups) * width + lane
     start = (program // groups).to(tl.int64) * channels * pixels
     column = channel[None, :].to(tl.int64) * of_channel
-    # Sums around the group's first number: around zero they would lose the variance of maps that lie far from it.
-    pivot = tl.load(x + start + (program % groups) * width * of_channel).to(tl.float32)
+    # Sums around the median of three numbers: around zero, or an outlier, they would lose the variance of maps that
+    # lie far from it.
+    begin_of_group = x + start + (program % groups) * width * of_channel
+    low = tl.load(begin_of_group + tl.cast(pixels // 4, tl.int64) * of_pixel).to(tl.float32)
+    middle = tl.load(begin_of_group + tl.cast(pixels // 2, tl.int64) * of_pixel).to(tl.float32)
+    high = tl.load(begin_of_group + tl.cast(pixels - 1 - pixels // 4, tl.int64) * of_pixel).to(tl.float32)
+    pivot = tl.maximum(tl.minimum(low, middle), tl.minimum(tl.maximum(low, middle), high))
     first = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     second = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     for begin in range(0, pixels, BLOCK_P):

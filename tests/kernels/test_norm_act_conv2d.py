@@ -126,6 +126,18 @@ def test_channels_last_stays_and_inputs_are_untouched(backend) -> None:
         assert all(torch.equal(given[name], value) for name, value in before.items())
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=str)
+@pytest.mark.parametrize("backend", FUSED)
+def test_an_outlier_in_a_corner_does_not_lose_the_variance(backend, layout) -> None:
+    device = DEVICE.get(backend, "cpu")
+    x = torch.randn(1, 8, 64, 64, generator=torch.Generator().manual_seed(0))
+    x[:, :, 0, 0] = 1e3
+    x, gamma, beta = x.to(device).contiguous(memory_format=layout), torch.ones(8).to(device), torch.zeros(8).to(device)
+    made = passes.group_norm_silu(x, gamma, beta, 4, 1e-5, backend.removesuffix("_conv"))
+    true = torch.nn.functional.silu(torch.group_norm(x.double(), 4, gamma.double(), beta.double(), 1e-5))
+    torch.testing.assert_close(made.double(), true, rtol=4e-6, atol=4e-6)
+
+
 @pytest.mark.parametrize("backend", FUSED)
 def test_large_mean_and_constant_maps_do_not_lose_the_variance(backend) -> None:
     arguments = case((2, 8, 16, 16), 2, device=DEVICE.get(backend, "cpu"))

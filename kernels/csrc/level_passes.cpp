@@ -22,7 +22,7 @@ Range range_of(const float* map, int64_t count) {
     uint32_t bits[kLanes] = {};
     std::fill_n(low, kLanes, map[0]);
     std::fill_n(high, kLanes, map[0]);
-    const auto take = [&](int64_t i, int64_t lane) __attribute__((always_inline)) {
+    const auto take = [&](int64_t i, int64_t lane) LESIONFORGE_INLINED {
         const float x = map[i];
         low[lane] = x < low[lane] ? x : low[lane];
         high[lane] = x > high[lane] ? x : high[lane];

@@ -10,3 +10,10 @@
 #else
 #define LESIONFORGE_MULTIARCH
 #endif
+
+// Behind a lambda's parameters: its body must be compiled for the instruction set of the function around it.
+#if defined(__GNUC__)
+#define LESIONFORGE_INLINED __attribute__((always_inline))
+#else
+#define LESIONFORGE_INLINED
+#endif

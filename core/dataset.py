@@ -219,7 +219,7 @@ class Dataset:
         rows = [range(start, min(start + batch_size, len(self))) for start in starts]
         with ThreadPoolExecutor(1) as ahead:
             pending = [ahead.submit(self.fetch, chosen, masks=masks) for chosen in rows[:1]]
-            for following in [*rows[1:], None]:
+            for following in [*rows[1:], None][: len(rows)]:
                 ready = pending.pop().result()
                 if following is not None:
                     pending.append(ahead.submit(self.fetch, following, masks=masks))

@@ -81,10 +81,14 @@ class DermPromptSampler(Annotator):
             self._writer = ChatCaptioner(self.config, self._budget)
 
     def fit(self, real: Dataset) -> Mapping[str, Tensor]:
-        """Return attributes, classes and captions of the real cases that have a mask."""
+        """Return attributes, classes and captions of the real cases.
+
+        A case without a mask lends nothing of form and colour; a language model needs no attributes beside a caption.
+        """
         from .recombination import RealCases
 
-        return RealCases.measured(real, self.context.device, self.context.progress).state()
+        device, progress = self.context.device, self.context.progress
+        return RealCases.measured(real, device, progress, spare_captioned=self._writer is not None).state()
 
     def load_fit(self, state: Mapping[str, Tensor]) -> None:
         from .recombination import RealCases

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,12 +10,12 @@ import torch
 from lesionforge.core.batch import Batch
 from lesionforge.core.chain import Chain
 from lesionforge.core.context import Context
-from lesionforge.core.dataset import Dataset
-from lesionforge.core.errors import ConfigError, DataError, PluginError
+from lesionforge.core.dataset import Dataset, Record
+from lesionforge.core.errors import ConfigError, PluginError
 from lesionforge.core.loading import load_dataset
 from lesionforge.plugins.captions.plugin import DermPromptSampler
 from lesionforge.plugins.captions.recombination import GROUPS, RealCases
-from lesionforge.plugins.captions.wording import facts
+from lesionforge.plugins.captions.wording import describe, facts
 from lesionforge.testing import assert_contract, disc_dataset
 
 
@@ -110,8 +112,41 @@ def test_a_prompt_agrees_with_the_mask_that_is_there():
     assert "A small round lesion" in prompt and "towards the upper left" in prompt
 
 
-def test_real_cases_without_masks_are_refused():
-    data = disc_dataset(3)
-    bare = Dataset("bare", tuple(type(record)(record.image_id, record.image) for record in data.records))
-    with pytest.raises(DataError, match="dataset bare has no masks"):
-        RealCases.measured(bare, torch.device("cpu"), lambda done, total, metrics: None)
+def without_masks(data: Dataset, keep: Callable[[Record], bool]) -> Dataset:
+    records = [record if keep(record) else replace(record, mask=None) for record in data.records]
+    return replace(data, records=tuple(records))
+
+
+def fitted(data: Dataset) -> RealCases:
+    return RealCases.measured(data, torch.device("cpu"), lambda done, total, metrics: None)
+
+
+def test_a_class_without_masks_lends_skin_and_marks_only():
+    data = without_masks(disc_dataset(12, 64), lambda record: record.label == "melanoma")
+    real = fitted(data)
+    melanoma, nevus = (real.draw(range(40), [label] * 40, None, stream="s") for label in ("melanoma", "nevus"))
+    assert melanoma.area.isfinite().all() and melanoma.colours.isfinite().all()
+    assert nevus.area.isnan().all() and nevus.colours.isnan().all() and nevus.elongation.isnan().all()
+    assert nevus.skin_tone.isfinite().all() and torch.equal(nevus.skin_tone, melanoma.skin_tone)
+    anyone = real.draw(range(40), [None] * 40, None, stream="s")
+    assert set(anyone.area.tolist()) <= set(melanoma.area.tolist())
+
+
+def test_without_any_mask_prompts_are_invented_for_every_class():
+    sampler = DermPromptSampler(DermPromptSampler.Config(wording="plain", prefix="A {label}."))
+    sampler.setup(Context(torch.device("cpu"), name="derm-prompt-sampler"))
+    sampler.load_fit(sampler.fit(without_masks(disc_dataset(6, 64), lambda record: False)))
+    prompts = sampler.annotate(Batch.blank(2).with_columns(labels=("nevus", "melanoma"))).prompts
+    assert [prompt.split(",")[0] for prompt in prompts] == ["A nevus. A lesion", "A melanoma. A lesion"]
+    assert all("skin" in prompt for prompt in prompts)
+
+
+def test_what_has_a_caption_need_not_be_measured():
+    data = disc_dataset(6, 64)
+    uncaptioned = replace(data.records[4], caption=None)
+    data = replace(data, records=(*data.records[:4], uncaptioned, data.records[5]))
+    real = RealCases.measured(data, torch.device("cpu"), lambda *report: None, spare_captioned=True)
+    assert real.attributes.skin_tone.isfinite().tolist() == [row == 4 for row in range(6)]
+    texts = {text for group in real.examples(range(50), [None] * 50, stream="s") for text in group}
+    measured = describe(fitted(data).attributes.select([4]), [0], varied=False)
+    assert texts == {record.caption for record in data.records if record.caption} | set(measured)

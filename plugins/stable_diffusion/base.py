@@ -112,7 +112,8 @@ def save_base(base: StableDiffusionBase, folder: Path, *, dtype: torch.dtype = t
     for part in NETWORKS:
         network = getattr(base, part)
         if network.dtype != dtype:
-            network = nn.Module.to(copy.deepcopy(network), dtype)  # diffusers' own warns of layers it does not keep
+            network = copy.deepcopy(network)
+            nn.Module.to(network, dtype)  # diffusers' own warns of layers that there are not
         with new_folder(folder / part) as draft, without_progress_bars():
             network.save_pretrained(draft)
     with new_folder(folder / "tokenizer") as draft:

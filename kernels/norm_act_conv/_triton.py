@@ -114,4 +114,5 @@ def dilated_conv2d(
 
 def _precision() -> str:
     """By the switch of cuDNN's convolutions; the older `allow_tf32` raises once the newer one has been set."""
-    return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
+    convolutions = torch.backends.cudnn.conv  # pyright: ignore[reportAttributeAccessIssue]
+    return "tf32" if convolutions.fp32_precision == "tf32" else "ieee"

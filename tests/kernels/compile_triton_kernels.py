@@ -134,7 +134,8 @@ def _aligned(value: Any) -> bool:
 
 
 def main() -> None:
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # by default float32 convolutions are TF32
+    # By default float32 convolutions are TF32.
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # pyright: ignore[reportAttributeAccessIssue]
     launches = attention_leakage() | attention_refinement() | norm_act_conv2d()
     found = {
         f"{name} sm_{capability}": resources(launch, capability)

@@ -17,8 +17,7 @@ import copy
 from collections.abc import Callable
 from functools import lru_cache, partial
 from itertools import product
-from types import SimpleNamespace
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
@@ -32,7 +31,6 @@ from lesionforge.plugins.didgen.guidance import LayoutGuide, MapPlaces
 from lesionforge.plugins.didgen.layout import DiDGenLoss, LayoutLoss
 from lesionforge.plugins.didgen.losses import cross_loss, on_grid
 from lesionforge.plugins.stable_diffusion.attention import RecordedAttention
-from lesionforge.plugins.stable_diffusion.base import StableDiffusionBase
 
 from .benchmark import Benchmark
 from .memory_use import memory_use
@@ -91,7 +89,7 @@ def guided_step_case(shape: Step, device: str) -> Case:
             tolerance, REFERENCE_METHOD,
         ),
         Contender(
-            "SDPA rows", by_guide(ours, inputs, context, sdpa_loss), "truncated pass, fused attention of the rows",
+            "SDPA rows", by_guide(ours, inputs, context, SDPALoss()), "truncated pass, fused attention of the rows",
             tolerance, BEST_TORCH,
         ),
         Contender(
@@ -132,14 +130,11 @@ def by_released_code(unet: UNet2DConditionModel, inputs: Inputs, context: Contex
 
 
 def by_guide(unet: UNet2DConditionModel, inputs: Inputs, context: Context, loss: LayoutLoss) -> Callable[[], Pair]:
-    # All that guidance takes of a base is its U-Net.
-    base = cast(StableDiffusionBase, SimpleNamespace(unet=unet))
-
     @torch.no_grad()
     def run() -> Pair:
         guide = LayoutGuide(
-            base, inputs.states[1], inputs.tokens, steps=2, places=MapPlaces(), tau=4, masks=inputs.masks, loss=loss,
-            rates=[RATE],
+            unet, inputs.states[1], inputs.tokens, reading_step=1, places=MapPlaces(), tau=4, masks=inputs.masks,
+            loss=loss, rates=[RATE],
         )  # fmt: skip
         with context.autocast():
             moved = guide(inputs.latents, 0, TIMESTEP)
@@ -148,14 +143,21 @@ def by_guide(unet: UNet2DConditionModel, inputs: Inputs, context: Context, loss:
     return run
 
 
-def sdpa_loss(cross: RecordedAttention, self_attention: RecordedAttention, tokens: Tensor, masks: Tensor) -> Tensor:
+class SDPALoss:
     """The released code's loss in plain torch: fused attention of the lesion's rows, case by case."""
-    query, key = self_attention.query, self_attention.key
-    lesions = on_grid(masks, query.shape[2], compat="reference")[..., 0] > 0.5
-    leaked = [
-        by_sdpa(query[case : case + 1], key[case : case + 1], lesion, False) for case, lesion in enumerate(lesions)
-    ]
-    return cross_loss(cross, tokens, masks, compat="reference") + torch.stack(leaked)
+
+    uses_self = True
+
+    def __call__(
+        self, cross: RecordedAttention, own: RecordedAttention | None, tokens: Tensor, masks: Tensor
+    ) -> Tensor:
+        assert own is not None
+        query, key = own.query, own.key
+        lesions = on_grid(masks, query.shape[2], compat="reference")[..., 0] > 0.5
+        leaked = [
+            by_sdpa(query[case : case + 1], key[case : case + 1], lesion, False) for case, lesion in enumerate(lesions)
+        ]
+        return cross_loss(cross, tokens, masks, compat="reference") + torch.stack(leaked)
 
 
 def classifier_free_noise(unet: UNet2DConditionModel, latents: Tensor, states: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ...core.context import Context
 from ...core.dataset import Dataset, image_tensor
-from ...core.errors import ConfigError
+from ...core.errors import ConfigError, DataError
 from ..stable_diffusion.base import StableDiffusionBase
 from ..stable_diffusion.captioning import Captioner
+from ..stable_diffusion.tokens import count_tokens
 from .placeholders import PLACEHOLDERS, PREFIX
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def encoded_examples(
 
     Raises:
         ConfigError: the size does not fit the base.
-        DataError: an image has no caption.
+        DataError: an image has no caption, or one that is too long.
     """
     dataset = dataset.resized(config.size)
     if config.size % base.downsampling:
@@ -83,6 +84,7 @@ def encoded_examples(
         dataset, progress=lambda done: context.progress(done, 2 * count, {})
     )
     prompts = [with_prefix(caption) for caption in captions]
+    _check_lengths(base, dataset, prompts)
     means, deviations = [], []
     base.vae.to(context.device)  # type: ignore[arg-type]
     with torch.no_grad(), context.autocast():
@@ -93,9 +95,19 @@ def encoded_examples(
             means.append(posterior.mean.float().cpu())
             deviations.append(posterior.std.float().cpu())
             context.progress(count + rows.stop, 2 * count, {})
+    base.vae.to("cpu")  # type: ignore[arg-type]
     scale = base.vae.config["scaling_factor"]
     masked = torch.tensor([record.mask is not None for record in dataset.records])
     return Examples(dataset, torch.cat(means) * scale, torch.cat(deviations) * scale, masked, prompts)
+
+
+def _check_lengths(base: StableDiffusionBase, dataset: Dataset, prompts: Sequence[str]) -> None:
+    places = base.text_encoder.config.max_position_embeddings
+    for image_id, prompt, count in zip(dataset.ids, prompts, count_tokens(base.tokenizer, prompts), strict=True):
+        if count > places:
+            raise DataError(
+                f"image {image_id!r} has a caption of {count} tokens where the text encoder takes {places}: {prompt!r}"
+            )
 
 
 def with_prefix(caption: str) -> str:

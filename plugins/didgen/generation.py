@@ -14,10 +14,10 @@ from ..diffusion.schedulers import ReverseProcess
 from ..stable_diffusion.attention import record_attention
 from ..stable_diffusion.inference import ready_base
 from ..stable_diffusion.prompts import PromptEncoder
-from ..stable_diffusion.sampling import decode, sample
+from ..stable_diffusion.sampling import decode, latent_size, sample
 from .guidance import LayoutGuide, MapPlaces, guidance_rates
 from .layout import LAYOUT_LOSSES, DiDGenLoss, LayoutLoss
-from .placeholders import PREFIX, placeholder_places
+from .placeholders import PREFIX, check_placeholders, placeholder_places
 
 if TYPE_CHECKING:
     from .plugin import DiDGenGeneratorConfig
@@ -37,14 +37,17 @@ class PairSampler:
         self._base = ready_base(config.checkpoint, context)
         self._encode = PromptEncoder(self._base)
         self._size = config.size or self._base.size
+        latent_size(self._base, self._size)
         self._places = MapPlaces(config.cross_factor, config.self_factor)
-        placeholder_places(self._base, [PREFIX], where=self._where)
+        check_placeholders(self._base, where=self._where)
         try:
             record_attention(self._base.unet, cross_attention=[self._places.cross], self_attention=[self._places.own])
         except ValueError as error:
             raise ConfigError(f"{self._where}: {error}; choose cross_factor and self_factor among them") from error
         process = ReverseProcess(self._base.schedule, config.scheduler, config.num_inference_steps, clip_sample=False)
-        self._steps = len(process.timesteps)
+        # The released code reads its maps at i = 49, one before the last of PNDM's 51 timesteps.
+        last = len(process.timesteps) if config.compat == "paper" else config.num_inference_steps
+        self._reading_step = last - 1
         self._rates = guidance_rates(
             config.layout_rate, config.guided_share, config.num_inference_steps, compat=config.compat
         )
@@ -62,13 +65,13 @@ class PairSampler:
         """
         prompts = [prompt or PREFIX for prompt in batch.prompts or (None,) * len(batch)]
         encoded = self._encode(prompts, cases=batch.ids)
-        tokens = placeholder_places(self._base, prompts, where=self._where).to(self._context.device)
+        tokens = placeholder_places(self._base, encoded, prompts, where=self._where).to(self._context.device)
         layout = self._layout(batch)
         guide = LayoutGuide(
-            self._base,
+            self._base.unet,
             encoded.states,
             tokens,
-            steps=self._steps,
+            reading_step=self._reading_step,
             places=self._places,
             tau=self._config.tau,
             compat=self._config.compat,

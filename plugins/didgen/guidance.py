@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
-from ..stable_diffusion.attention import record_attention
-from ..stable_diffusion.base import StableDiffusionBase
+from ..stable_diffusion.attention import AttentionRecorder, record_attention
 from .layout import LayoutLoss
 from .losses import Compat
 from .maps import lesion_soft_masks
@@ -36,11 +37,11 @@ class LayoutGuide:
 
     def __init__(
         self,
-        base: StableDiffusionBase,
+        unet: UNet2DConditionModel,
         states: Tensor,
         tokens: Tensor,
         *,
-        steps: int,
+        reading_step: int,
         places: MapPlaces,
         tau: int,
         compat: Compat = "paper",
@@ -48,23 +49,24 @@ class LayoutGuide:
         loss: LayoutLoss | None = None,
         rates: Sequence[float] = (),
     ) -> None:
-        """Guide the first ``len(rates)`` of ``steps`` steps.
+        """Guide the first ``len(rates)`` steps.
 
         Args:
             states: (N, 77, d), the encoded prompts.
             tokens: (N, 2), places of the lesion and the skin token in each prompt.
-            steps: of the whole sampling; the maps are read before the last.
+            reading_step: number of the step before which the maps are read.
             tau: power of the self-attention in the soft masks.
             masks: (N, 1, H, W) of 0 and 1, the layout; needed where ``rates`` are given, as is ``loss``.
             rates: factor on the gradient at each guided step, eta in equation 6.
         """
-        self._unet, self._states, self._tokens, self._steps = base.unet, states, tokens, steps
+        self._unet, self._states, self._tokens, self._reading_step = unet, states, tokens, reading_step
         self._masks, self._loss, self._rates = masks, loss, rates
         self._tau = tau
         self._compat: Compat = compat
-        self._recorder = record_attention(
-            base.unet, cross_attention=[places.cross], self_attention=[places.own], stop=True
-        )
+        self._reader = record_attention(unet, cross_attention=[places.cross], self_attention=[places.own], stop=True)
+        self._recorder = self._reader
+        if loss is not None and not loss.uses_self:
+            self._recorder = record_attention(unet, cross_attention=[places.cross], stop=True)
         self.losses: list[Tensor] = []
         self.soft_masks: Tensor | None = None
 
@@ -72,42 +74,45 @@ class LayoutGuide:
         """Return the latents (N, 4, h, w) to go on with."""
         if step < len(self._rates):
             latents = self._descend(latents, step, timestep)
-        if step == self._steps - 1:
-            self._record(latents, timestep)
+        if step == self._reading_step:
+            self._run(self._reader, latents, timestep)
             self.soft_masks = lesion_soft_masks(
-                self._recorder.cross_attention(),
-                self._recorder.self_attention(),
+                self._reader.cross_attention(),
+                self._reader.self_attention(),
                 self._tokens[:, 0],
                 tau=self._tau,
                 compat=self._compat,
             )
-            self._recorder.clear()
+            self._reader.clear()
         return latents
 
     def _descend(self, latents: Tensor, step: int, timestep: int) -> Tensor:
         assert self._loss is not None and self._masks is not None
+        recorder = self._recorder
         with torch.enable_grad():
             moved = latents.detach().requires_grad_()
-            self._record(moved, timestep)
-            losses = self._loss(
-                self._recorder.cross_attention(), self._recorder.self_attention(), self._tokens, self._masks
-            )
+            self._run(recorder, moved, timestep)
+            own = recorder.self_attention() if self._loss.uses_self else None
+            # A loss is a difference of small numbers, and smoothing a convolution that autocast would round.
+            with torch.autocast(latents.device.type, enabled=False):
+                losses = self._loss(recorder.cross_attention(), own, self._tokens, self._masks)
             (gradient,) = torch.autograd.grad(losses.sum(), moved)
-        self._recorder.clear()
+        recorder.clear()
         self.losses.append(losses.detach())
         return latents - self._rates[step] * gradient.to(latents.dtype)
 
-    def _record(self, latents: Tensor, timestep: int) -> None:
-        with self._recorder:
-            self._unet(latents, timestep, self._states, return_dict=False)
+    def _run(self, recorder: AttentionRecorder, latents: Tensor, timestep: int) -> None:
+        # A tensor, since a compiled U-Net would be compiled anew for each number.
+        with recorder:
+            self._unet(latents, torch.tensor(timestep, device=latents.device), self._states, return_dict=False)
 
 
 def guidance_rates(rate: float, share: float, steps: int, *, compat: Compat = "paper") -> list[float]:
-    """Return eta for each of the first ``share`` of ``steps``: constant, or falling as in the released code.
+    """Return eta for each of the first ``share`` of ``steps``, rounded down: constant, or falling as released.
 
     The released code multiplies by the root of a line from 1 to 0.5 over the guided steps.
     """
-    count = int(share * steps)
+    count = math.floor(share * steps + 1e-9)
     if compat == "paper":
         return [rate] * count
     return (rate * torch.linspace(1, 0.5, count).sqrt()).tolist()

@@ -90,7 +90,8 @@ def self_loss(
 ) -> Tensor:
     """L_SA = 1/2 sum_i sum_{p in M_i} sum_q A_S[p, q] (1 - M_i[q]) / sum(1 - M_i), (B,) (equation 5).
 
-    A map pixel belongs to the lesion where more than half of it does. ``two_sided=False`` leaves the skin term out.
+    A map pixel belongs to the lesion where more than half of it does; a lesion too small for any, or that leaves the
+    skin none, has no loss. ``two_sided=False`` leaves the skin term out.
     The released code has the lesion term alone, counted twice and halved, as a mean over p.
     """
     lesion = on_grid(masks, self_attention.query.shape[2], compat=compat)[..., 0] > 0.5

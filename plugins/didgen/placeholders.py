@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...core.errors import CheckpointError, DataError
 from ..stable_diffusion.base import StableDiffusionBase
+from ..stable_diffusion.prompts import EncodedPrompts
 
 PLACEHOLDERS = {"<lesion>": "lesion", "<skin>": "skin"}
 """Each placeholder and the word whose embedding it starts, and stays, as (paper, section 2.3)."""
@@ -39,28 +40,31 @@ def _embeddings(base: StableDiffusionBase) -> Tensor:
     return table.weight.detach()
 
 
-def placeholder_places(base: StableDiffusionBase, prompts: Sequence[str], *, where: str) -> Tensor:
-    """Return the places (N, 2) of the lesion and the skin token among the 77 of each prompt; the first of several.
-
-    Raises:
-        CheckpointError: the base was not fine-tuned with the placeholders.
-        DataError: a prompt lacks one of them within its first 77 tokens.
-    """
+def check_placeholders(base: StableDiffusionBase, *, where: str) -> None:
+    """Raise CheckpointError where the base was not fine-tuned with the placeholders."""
     vocabulary = base.tokenizer.get_vocab()
     unknown = [token for token in PLACEHOLDERS if token not in vocabulary]
     if unknown:
         raise CheckpointError(
             f"{where}: {base.folder} does not know the token {unknown[0]}; train it with trainer didgen first"
         )
-    length = base.tokenizer.model_max_length
-    rows = base.tokenizer(list(prompts), truncation=True, max_length=length)["input_ids"]
-    places = []
-    for prompt, row in zip(prompts, rows, strict=True):
-        absent = [token for token in PLACEHOLDERS if vocabulary[token] not in row]
-        if absent:
+
+
+def placeholder_places(
+    base: StableDiffusionBase, encoded: EncodedPrompts, prompts: Sequence[str], *, where: str
+) -> Tensor:
+    """Return the places (N, 2) of the lesion and the skin token among the tokens of each prompt; the first of several.
+
+    Raises:
+        DataError: a prompt lacks one of them, perhaps since it was cut before it.
+    """
+    numbers = torch.tensor(base.tokenizer.convert_tokens_to_ids(list(PLACEHOLDERS)))
+    found = encoded.tokens[:, None, :] == numbers[:, None]
+    for prompt, present in zip(prompts, found.any(-1), strict=True):
+        if not bool(present.all()):
+            absent = list(PLACEHOLDERS)[int(present.int().argmin())]
             raise DataError(
-                f"{where}: prompt {prompt!r} lacks {absent[0]} among its first {length} tokens; begin prompts with "
-                f'"{PREFIX}"'
+                f"{where}: prompt {prompt!r} lacks {absent} among its first {encoded.tokens.shape[1]} tokens; begin "
+                f'prompts with "{PREFIX}"'
             )
-        places.append([row.index(vocabulary[token]) for token in PLACEHOLDERS])
-    return torch.tensor(places)
+    return found.int().argmax(-1)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ...core.config import Checkpoint, PluginConfig
+from ...core.errors import PluginError
 from ...core.hookspecs import hookimpl
 from ...core.roles import Annotator, Generator, Plugin, Trainer
 from ..stable_diffusion.captioning import CaptionerName, check_captioner
@@ -135,7 +136,7 @@ class DiDGenGenerator(Generator):
 class AttentionMask(Annotator):
     """Masks from a generator's attention maps: Otsu's threshold, then closing (paper, section 2.4).
 
-    Scores: ``mask_uncertainty``, the share of the soft mask's variance that the threshold leaves within lesion and skin
+    Scores: ``mask_uncertainty``, the share of the soft mask's variance that remains within the mask and outside of it
     (ours), and ``condition_iou``, the overlap with the mask that the generator was given, where it was given one.
     """
 
@@ -161,14 +162,17 @@ class AttentionMask(Annotator):
         """Fill masks at the images' size from soft_masks of any size.
 
         Raises:
-            PluginError: there are no images or no soft masks.
+            PluginError: there are no images or no soft masks, or images are not square.
         """
         from ...kernels import extract_masks
         from .maps import iou, otsu_uncertainty, resized
 
         batch.require("images", "soft_masks", stage=self.context.name or self.name)
         assert batch.images is not None and batch.soft_masks is not None
-        size, config = batch.images.shape[-1], self.config
+        height, size = batch.images.shape[2:]
+        if height != size:
+            raise PluginError(f"stage {self.context.name}: images of {height} x {size} pixels where squares are needed")
+        config = self.config
         masks = extract_masks(
             batch.soft_masks,
             size,

@@ -43,6 +43,7 @@ def train(config: DiDGenTrainerConfig, dataset: Dataset, output: Path, context: 
     """
     base = load_base(config.base)
     add_placeholders(base)
+    _check_resolution(base, config)
     examples = encoded_examples(base, dataset, config, context)
     network = trainable_unet(base, config, context.seed)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -84,20 +85,22 @@ def trainable_unet(base: StableDiffusionBase, config: DiDGenTrainerConfig, seed:
         return get_peft_model(base.unet, adapter)  # type: ignore[arg-type]
 
 
+def _check_resolution(base: StableDiffusionBase, config: DiDGenTrainerConfig) -> None:
+    try:
+        record_attention(base.unet, cross_attention=[config.cross_factor])
+    except ValueError as error:
+        raise ConfigError(f"training: {error}; choose cross_factor among them") from error
+
+
 class FineTuning:
     """The losses of one step (equation 4): L = L_rec + alpha L_attn, the latter over the images that have a mask."""
 
     def __init__(
         self, base: StableDiffusionBase, examples: Examples, config: DiDGenTrainerConfig, device: torch.device
     ) -> None:
-        """Take what all steps share. Raises ConfigError where the base has no such cross-attention."""
         self.base, self.examples, self.config, self.device = base, examples, config, device
         base.text_encoder.to(device)  # type: ignore[arg-type]
         self._encode = PromptEncoder(base)
-        try:
-            record_attention(base.unet, cross_attention=[config.cross_factor])
-        except ValueError as error:
-            raise ConfigError(f"training: {error}; choose cross_factor among them") from error
 
     def losses(self, network: nn.Module, rows: list[int]) -> Mapping[str, Tensor]:
         """Return ``loss``, ``reconstruction`` and ``region`` of a batch, drawn by torch's random state.
@@ -110,33 +113,30 @@ class FineTuning:
         clean = self.examples.latents(rows, self.device)
         noise = torch.randn(clean.shape).to(clean)
         timesteps = torch.randint(self.base.schedule.timesteps, (len(rows),)).to(self.device)
-        predicted, maps = self.predict(network, clean, noise, timesteps, prompts)
+        predicted, maps, tokens = self.predict(network, clean, noise, timesteps, prompts)
         target = self.base.schedule.target(clean, noise, timesteps)
         reconstruction = functional.mse_loss(predicted.float(), target)
-        region = self._region(maps, prompts, rows)
+        region = self._region(maps, tokens, rows)
         loss = reconstruction + self.config.region_weight * region
         return {"loss": loss, "reconstruction": reconstruction, "region": region}
 
     def predict(
         self, network: nn.Module, clean: Tensor, noise: Tensor, timesteps: Tensor, prompts: Sequence[str]
-    ) -> tuple[Tensor, RecordedAttention]:
-        """Return what the network makes of noised latents, and its cross-attention at the loss's resolution."""
+    ) -> tuple[Tensor, RecordedAttention, Tensor]:
+        """Return what the network makes of noised latents, its cross-attention, and the placeholders' places (B, 2)."""
         with torch.no_grad():
-            states = self._encode(prompts).states
+            encoded = self._encode(prompts)
+        tokens = placeholder_places(self.base, encoded, prompts, where="training").to(self.device)
         noisy = self.base.schedule.noised(clean, noise, timesteps)
         with record_attention(network, cross_attention=[self.config.cross_factor]) as recording:
-            predicted = network(noisy, timesteps, states, return_dict=False)[0]
-        return predicted, recording.cross_attention()
+            predicted = network(noisy, timesteps, encoded.states, return_dict=False)[0]
+        return predicted, recording.cross_attention(), tokens
 
-    def places(self, prompts: Sequence[str]) -> Tensor:
-        """Return the places (N, 2) of the placeholders in each prompt."""
-        return placeholder_places(self.base, prompts, where="training").to(self.device)
-
-    def _region(self, maps: RecordedAttention, prompts: Sequence[str], rows: list[int]) -> Tensor:
+    def _region(self, maps: RecordedAttention, tokens: Tensor, rows: list[int]) -> Tensor:
         """Return L_attn, the mean over the images that have a mask; 0 where none has."""
         masked = self.examples.masked[rows].to(self.device)
         masks = self.examples.masks(rows, self.device)
-        losses = region_loss(maps, self.places(prompts), masks, compat=self.config.compat)
+        losses = region_loss(maps, tokens, masks, compat=self.config.compat)
         return (losses * masked).sum() / masked.sum().clamp(min=1)
 
 
@@ -157,8 +157,8 @@ class MapSheets:
         noise = torch.randn(clean.shape).to(clean)
         timesteps = torch.full((len(self.rows),), PICTURED_TIMESTEP, device=tuning.device)
         prompts = [examples.prompts[row] for row in self.rows]
-        _, maps = tuning.predict(network, clean, noise, timesteps, prompts)
-        attended = token_maps(maps, tuning.places(prompts)).mT
+        _, maps, tokens = tuning.predict(network, clean, noise, timesteps, prompts)
+        attended = token_maps(maps, tokens).mT
         edge = math.isqrt(attended.shape[-1])
         lesion, skin = attended.unflatten(-1, (edge, edge))[:, :, None].unbind(1)
         save_map_sheet(

@@ -44,7 +44,7 @@ def test_the_reference_method_saves_one_image_at_a_time_and_ours_all() -> None:
     ids=["fp32, no L_SA", "bf16, two-sided"],
 )
 def test_another_loss_is_not_timed(precision: Precision, wrong: DiDGenLoss, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guided_step, "sdpa_loss", wrong)
+    monkeypatch.setattr(guided_step, "SDPALoss", lambda: wrong)
     with pytest.raises(Disagreement, match="SDPA rows differs by"):
         guided_step_case(Step(16, 1, precision, SMALL), "cpu").check()
 

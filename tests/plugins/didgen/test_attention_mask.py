@@ -64,3 +64,9 @@ def test_without_maps_it_says_what_is_missing():
 def test_an_even_closing_is_refused_before_any_work():
     with pytest.raises(lf.LesionforgeError, match="closing"):
         lf.Chain.parse("attention-mask(closing=4)").open(device="cpu")
+
+
+def test_images_that_are_not_square_are_refused():
+    batch = with_maps(32)
+    with pytest.raises(PluginError, match="images of 32 x 64 pixels where squares are needed"):
+        annotate(lf.Batch(batch.ids, batch.seeds, images=batch.images[:, :, :32], soft_masks=batch.soft_masks))

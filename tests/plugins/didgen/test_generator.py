@@ -11,7 +11,7 @@ from lesionforge.core.context import Context
 from lesionforge.core.errors import CheckpointError, ConfigError, PluginError
 from lesionforge.kernels import seeded_normal, stream_of
 from lesionforge.plugins.didgen.guidance import LayoutGuide, MapPlaces, guidance_rates
-from lesionforge.plugins.didgen.layout import DiDGenLoss, refocusing_loss, zest_loss
+from lesionforge.plugins.didgen.layout import DiDGenLoss, RefocusingLoss, ZestLoss
 from lesionforge.plugins.didgen.placeholders import PREFIX
 from lesionforge.plugins.stable_diffusion.base import StableDiffusionBase, load_base
 from lesionforge.plugins.stable_diffusion.prompts import encode_prompts
@@ -65,7 +65,7 @@ def test_a_guided_step_goes_down_the_gradient_of_the_equations(tiny_model):
     states = base.text_encoder(encode_prompts(base, [PREFIX] * 2).tokens).last_hidden_state.detach()
     latents = seeded_normal([1, 2], (4, 8, 8), dtype=torch.float64)
     guide = LayoutGuide(
-        base, states, torch.tensor([[4, 6]] * 2), steps=9, places=PLACES, tau=4, masks=masks.double(),
+        base.unet, states, torch.tensor([[4, 6]] * 2), reading_step=8, places=PLACES, tau=4, masks=masks.double(),
         loss=DiDGenLoss(), rates=[20.0],
     )  # fmt: skip
     moved = latents.clone().requires_grad_()
@@ -76,14 +76,14 @@ def test_a_guided_step_goes_down_the_gradient_of_the_equations(tiny_model):
     assert torch.equal(guide(latents, 1, 480), latents)
 
 
-@pytest.mark.parametrize("loss", [DiDGenLoss(), DiDGenLoss("reference"), zest_loss, refocusing_loss])
+@pytest.mark.parametrize("loss", [DiDGenLoss(), DiDGenLoss("reference"), ZestLoss(), RefocusingLoss()])
 def test_guidance_lowers_its_loss(tiny_model, loss):
     base = load_base(tiny_model)
     base.unet.requires_grad_(False)
     states = encode_prompts(base, [PREFIX] * 2).states.detach()
     guide = LayoutGuide(
-        base, states, torch.tensor([[4, 6]] * 2), steps=99, places=PLACES, tau=4, masks=discs(2).masks, loss=loss,
-        rates=[2.0] * 12,
+        base.unet, states, torch.tensor([[4, 6]] * 2), reading_step=98, places=PLACES, tau=4, masks=discs(2).masks,
+        loss=loss, rates=[2.0] * 12,
     )  # fmt: skip
     latents = seeded_normal([1, 2], (4, 8, 8))
     for step in range(12):
@@ -91,35 +91,68 @@ def test_guidance_lowers_its_loss(tiny_model, loss):
     assert bool((guide.losses[-1] < guide.losses[0]).all())
 
 
-def test_guidance_keeps_no_map_of_every_head(tiny_model):
-    """What autograd saves in a guided step grows with the batch, and no saved tensor is heads x N x N."""
+class Materialising:
+    """DiDGen's L_SA by the maps themselves: what must not happen, to show that the test would see it."""
+
+    uses_self = True
+
+    def __call__(self, cross, own, tokens, masks):
+        return literal.mean_map(own.query, own.key).square().sum((1, 2))
+
+
+def saved_in_a_guided_step(base: StableDiffusionBase, count: int, loss) -> list[torch.Size]:
+    """Shapes of all that autograd keeps, for latents of 24 x 24: no layer is as wide as there are tokens."""
+    states = encode_prompts(base, [PREFIX] * count).states.detach()
+    guide = LayoutGuide(
+        base.unet, states, torch.tensor([[4, 6]] * count), reading_step=8, places=PLACES, tau=4,
+        masks=discs(count, size=96).masks, loss=loss, rates=[1.0],
+    )  # fmt: skip
+    shapes: list[torch.Size] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        shapes.append(tensor.shape)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        guide(seeded_normal(range(count), (4, 24, 24)), 0, 500)
+    return shapes
+
+
+def test_guidance_keeps_no_map_and_grows_with_the_batch(tiny_model):
     base = load_base(tiny_model)
     base.unet.requires_grad_(False)
-    totals = []
-    for count in (2, 3, 4):
-        states = encode_prompts(base, [PREFIX] * count).states.detach()
-        guide = LayoutGuide(
-            base, states, torch.tensor([[4, 6]] * count), steps=9, places=PLACES, tau=4, masks=discs(count).masks,
-            loss=DiDGenLoss(), rates=[1.0],
-        )  # fmt: skip
-        shapes: list[torch.Size] = []
 
-        def pack(tensor: Tensor, shapes=shapes) -> Tensor:
-            shapes.append(tensor.shape)
-            return tensor
+    def maps(shapes: list[torch.Size]) -> list[torch.Size]:
+        return [shape for shape in shapes if shape[-2:] in ((576, 576), (144, 144))]
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            guide(seeded_normal(range(count), (4, 8, 8)), 0, 500)
-        assert not [shape for shape in shapes if len(shape) == 4 and shape[-2:] == (64, 64)]
-        totals.append(sum(shape.numel() for shape in shapes))
-    assert totals[2] - totals[1] == totals[1] - totals[0] > 0
+    saved = [saved_in_a_guided_step(base, count, DiDGenLoss()) for count in (1, 2, 3)]
+    assert not maps(saved[1]) and maps(saved_in_a_guided_step(base, 1, Materialising()))
+    one, two, three = (sum(shape.numel() for shape in shapes) for shapes in saved)
+    assert three - two == two - one > 0
+
+
+@pytest.mark.parametrize(
+    ("loss", "runs_self"), [(ZestLoss(), False), (DiDGenLoss(use_self=False), False), (DiDGenLoss(), True)]
+)
+def test_the_guiding_pass_ends_with_what_its_loss_reads(tiny_model, loss, runs_self):
+    """Self-attention at the latents' resolution comes after cross-attention at half of it."""
+    base = load_base(tiny_model)
+    states = encode_prompts(base, [PREFIX]).states.detach()
+    guide = LayoutGuide(
+        base.unet, states, torch.tensor([[4, 6]]), reading_step=8, places=PLACES, tau=4, masks=discs(1).masks,
+        loss=loss, rates=[1.0],
+    )  # fmt: skip
+    reached = []
+    base.unet.up_blocks[-1].register_forward_pre_hook(lambda *given: reached.append(True))
+    guide(seeded_normal([1], (4, 8, 8)), 0, 500)
+    assert bool(reached) is runs_self
 
 
 def test_soft_masks_come_from_the_last_step(tiny_model):
     """The maps are those of the prompt's own branch on the latents that the last step begins with."""
     base = load_base(tiny_model)
     states = encode_prompts(base, [PREFIX]).states.detach()
-    guide = LayoutGuide(base, states, torch.tensor([[4, 6]]), steps=3, places=PLACES, tau=4)
+    guide = LayoutGuide(base.unet, states, torch.tensor([[4, 6]]), reading_step=2, places=PLACES, tau=4)
     latents = seeded_normal([5], (4, 8, 8))
     with torch.no_grad():
         for step in range(2):
@@ -129,11 +162,73 @@ def test_soft_masks_come_from_the_last_step(tiny_model):
     assert float(guide.soft_masks.min()) == 0 and float(guide.soft_masks.max()) == 1
 
 
+def test_losses_are_in_full_precision_under_autocast(tiny_model):
+    base = load_base(tiny_model)
+    base.unet.requires_grad_(False)
+    seen = []
+
+    class Watched(DiDGenLoss):
+        def __call__(self, cross, own, tokens, masks):
+            seen.append((torch.is_autocast_enabled("cpu"), cross.query.dtype))
+            return super().__call__(cross, own, tokens, masks)
+
+    guide = LayoutGuide(
+        base.unet, encode_prompts(base, [PREFIX]).states.detach(), torch.tensor([[4, 6]]), reading_step=8,
+        places=PLACES, tau=4, masks=discs(1).masks, loss=Watched(), rates=[1.0],
+    )  # fmt: skip
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        guide(seeded_normal([1], (4, 8, 8)), 0, 500)
+    assert seen == [(False, torch.bfloat16)] and guide.losses[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "layout_loss='zest-guide'", "layout_loss='attention-refocusing'", "layout_rate=3", "guided_share=0.25",
+        "use_cross=false", "use_self=false", "two_sided=false", "tau=1", "compat='reference'", "guidance_scale=2",
+        "scheduler='sde-dpm-solver++'", "scheduler='pndm'", "num_inference_steps=6", "cross_factor=1", "self_factor=2",
+    ],
+)  # fmt: skip
+def test_every_setting_changes_what_is_drawn(tiny_model, changed):
+    key = changed.partition("=")[0]
+    kept = ", ".join(part for part in SETTINGS.split(", ") if not part.startswith(f"{key}="))
+    chain = lf.Chain.parse(f"didgen(checkpoint='{tiny_model}', {kept}, {changed})")
+    plain, other = opened(tiny_model)(discs(1)), chain.open(device="cpu", precision="fp32")[0](discs(1))
+    same_images = torch.equal(plain.images, other.images)
+    same_maps = plain.soft_masks.shape == other.soft_masks.shape and torch.equal(plain.soft_masks, other.soft_masks)
+    assert not (same_images and same_maps)
+    assert same_images is (key in ("tau", "cross_factor") and "cross" not in key)
+
+
+def test_maps_are_read_where_the_released_code_reads_them(tiny_model, monkeypatch):
+    """With PNDM's 51 timesteps for 50 steps: paper at i = 50, released code at i = 49, t = 21."""
+    from lesionforge.plugins.didgen import generation
+
+    steps = {}
+    for compat in ("paper", "reference"):
+        with monkeypatch.context() as patch:
+            patch.setattr(generation, "sample", lambda *given, **settings: seeded_normal([1], (4, 8, 8)))
+            made = []
+            original = generation.LayoutGuide.__init__
+
+            def init(self, *given, original=original, made=made, **settings):
+                made.append(settings["reading_step"])
+                original(self, *given, **settings)
+
+            patch.setattr(generation.LayoutGuide, "__init__", init)
+            settings = f"scheduler='pndm', num_inference_steps=50, compat='{compat}', cross_factor=2, self_factor=1"
+            stage = lf.Chain.parse(f"didgen(checkpoint='{tiny_model}', {settings})").open(device="cpu")[0]
+            stage(lf.Batch.blank(1))
+            steps[compat] = made[0]
+    assert steps == {"paper": 50, "reference": 49}
+
+
 def test_rates_are_constant_in_the_paper_and_fall_in_the_released_code():
     assert guidance_rates(20, 0.5, 50) == [20] * 25
     falling = guidance_rates(20, 0.5, 50, compat="reference")
     assert len(falling) == 25 and falling[0] == 20 and falling[-1] == pytest.approx(20 * 0.5**0.5)
     assert falling[12] == pytest.approx(20 * 0.75**0.5)
+    assert [len(guidance_rates(1, share, 100)) for share in (0.29, 0.57, 0.58)] == [29, 57, 58]
 
 
 def test_the_contract_holds_with_and_without_masks(tiny_model):
@@ -210,6 +305,11 @@ def test_a_base_without_placeholders_is_refused(tiny_base):
 def test_a_resolution_that_the_base_has_not_is_refused(tiny_model):
     with pytest.raises(ConfigError, match=r"no self-attention at 3.*cross_factor and self_factor"):
         lf.Chain.parse(f"didgen(checkpoint='{tiny_model}', self_factor=3)").open(device="cpu")
+
+
+def test_a_size_between_latents_is_refused_before_any_case(tiny_model):
+    with pytest.raises(ConfigError, match="size = 30 is no multiple of 4"):
+        opened(tiny_model, ", size=30")
 
 
 def test_guidance_by_no_term_is_refused(tiny_model):

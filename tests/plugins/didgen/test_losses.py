@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lesionforge.plugins.didgen.layout import DiDGenLoss, refocusing_loss, zest_loss
-from lesionforge.plugins.didgen.losses import cross_loss, on_grid, region_loss, self_loss, sharpened_maps
+from lesionforge.plugins.didgen.layout import DiDGenLoss, RefocusingLoss, ZestLoss
+from lesionforge.plugins.didgen.losses import cross_loss, on_grid, region_loss, self_loss, sharpened_maps, token_maps
 from lesionforge.plugins.stable_diffusion.attention import RecordedAttention
 
 from . import literal
@@ -56,6 +56,24 @@ def test_masks_come_to_the_grid_by_area():
     for case, mask in enumerate(masks()):
         torch.testing.assert_close(regions[case, :, 0], literal.area_mask(mask[0], 8).flatten())
     torch.testing.assert_close(regions.sum(-1), torch.ones(2, 64, dtype=torch.float64))
+
+
+def test_the_released_codes_masks_are_bicubic():
+    """Keys' kernel with a = -0.75 halfway between pixels: a map pixel's middle lies between pixels 4i + 1, 4i + 2."""
+    weights = torch.tensor([-0.09375, 0.59375, 0.59375, -0.09375], dtype=torch.float64)
+    windows = masks()[0, 0].unfold(0, 4, 4).unfold(1, 4, 4)  # pixels 4i to 4i + 3
+    expected = torch.einsum("ijkl,k,l->ij", windows, weights, weights)
+    torch.testing.assert_close(on_grid(masks(), 64, compat="reference")[0, :, 0].view(8, 8), expected)
+
+
+def test_smoothing_is_in_full_precision_under_autocast():
+    cross = attention(8, WORDS)
+    narrow = recorded(cross.query.detach().float(), cross.key.detach().float())
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=True):
+        maps = token_maps(narrow, TOKENS)
+    assert maps.dtype == torch.float32
+    expected = literal.mean_map(narrow.query, narrow.key)[torch.arange(2)[:, None], :, TOKENS].mT
+    torch.testing.assert_close(maps, expected, rtol=0, atol=1e-6)
 
 
 def test_region_loss_is_equation_3():
@@ -137,7 +155,7 @@ def test_an_ideal_map_has_no_loss_and_a_wrong_one_has():
 
 @settings(max_examples=20, deadline=None)
 @given(
-    loss=st.sampled_from([DiDGenLoss(), DiDGenLoss("reference"), zest_loss, refocusing_loss]), seed=st.integers(0, 99)
+    loss=st.sampled_from([DiDGenLoss(), DiDGenLoss("reference"), ZestLoss(), RefocusingLoss()]), seed=st.integers(0, 99)
 )
 def test_a_cases_gradient_is_its_own(loss, seed):
     """The value and the gradients of a case do not change with its neighbour."""
@@ -155,7 +173,7 @@ def test_a_cases_gradient_is_its_own(loss, seed):
             torch.testing.assert_close(both[:1], single[:1])
 
 
-@pytest.mark.parametrize("loss", [DiDGenLoss(), zest_loss, refocusing_loss], ids=["didgen", "zest", "refocusing"])
+@pytest.mark.parametrize("loss", [DiDGenLoss(), ZestLoss(), RefocusingLoss()], ids=["didgen", "zest", "refocusing"])
 def test_descending_a_layout_loss_moves_attention_into_the_region(loss):
     cross, own = attention(4, WORDS), attention(8)
     tensors = [*cross.queries, *cross.keys, *own.queries, *own.keys]

@@ -25,6 +25,16 @@ def test_soft_masks_are_equation_7(tau):
         torch.testing.assert_close(made[case, 0].double(), expected, rtol=0, atol=2e-5)
 
 
+def test_soft_masks_of_the_released_code_are_of_sharpened_maps():
+    cross, own = attention(4, WORDS), attention(8)
+    made = lesion_soft_masks(cross, own, torch.tensor([2, 5]), tau=4, compat="reference")
+    across, within = literal.mean_map(cross.query, cross.key), literal.mean_map(own.query, own.key)
+    sharpened = torch.softmax(100 * across[:, :, 1:-1], dim=-1)
+    for case, token in enumerate((2, 5)):
+        expected = literal.soft_mask(sharpened[case], within[case], token - 1, 4)
+        torch.testing.assert_close(made[case, 0].double(), expected, rtol=0, atol=2e-5)
+
+
 def test_stretching_the_power_first_cancels():
     """The released code stretches A_S^4 to [0, 1] before the product, which gives the same soft mask."""
     own = attention(8)

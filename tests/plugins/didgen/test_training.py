@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from PIL import Image
 from torch.nn import functional
 
 from lesionforge.core.context import Context
@@ -19,9 +22,11 @@ from lesionforge.plugins.didgen import training
 from lesionforge.plugins.didgen.examples import encoded_examples, with_prefix
 from lesionforge.plugins.didgen.losses import token_maps
 from lesionforge.plugins.didgen.maps import iou
-from lesionforge.plugins.didgen.placeholders import PREFIX, add_placeholders, placeholder_places
+from lesionforge.plugins.didgen.placeholders import PREFIX, add_placeholders, check_placeholders, placeholder_places
 from lesionforge.plugins.didgen.plugin import DiDGenTrainer, DiDGenTrainerConfig
 from lesionforge.plugins.stable_diffusion.base import load_base
+from lesionforge.plugins.stable_diffusion.prompts import encode_prompts
+from lesionforge.plugins.stable_diffusion.sampling import encode
 
 CONTEXT = Context(torch.device("cpu"), "fp32", "tuning", 3)
 
@@ -53,8 +58,9 @@ def overlap_of_lesion_maps(folder: Path, data: Dataset) -> float:
     noise = torch.randn(examples.means.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         prompts = list(examples.prompts)
-        _, maps = tuning.predict(tuning.base.unet, examples.means, noise, torch.full((len(rows),), 100), prompts)
-        lesion = token_maps(maps, tuning.places(prompts))[..., 0].unflatten(1, (8, 8))
+        timesteps = torch.full((len(rows),), 100)
+        _, maps, tokens = tuning.predict(tuning.base.unet, examples.means, noise, timesteps, prompts)
+        lesion = token_maps(maps, tokens)[..., 0].unflatten(1, (8, 8))
     return float(iou(extract_masks(lesion, 32, closing=0), examples.masks(rows, torch.device("cpu"))).mean())
 
 
@@ -79,7 +85,7 @@ def test_losses_are_the_equations(tiny_base, phantoms):
     abar = schedule.ddim().alphas_cumprod[timesteps].view(3, 1, 1, 1)
     prompts = [f"{PREFIX} A brown lesion."] * 3
     noisy = abar.sqrt() * clean + (1 - abar).sqrt() * noise
-    predicted, maps = tuning.predict(tuning.base.unet, clean, noise, timesteps, prompts)
+    predicted, maps, _ = tuning.predict(tuning.base.unet, clean, noise, timesteps, prompts)
     torch.testing.assert_close(schedule.noised(clean, noise, timesteps), noisy)
     torch.testing.assert_close(terms["reconstruction"], functional.mse_loss(predicted, noise))
     masks = functional.adaptive_avg_pool2d(examples.masks(rows, torch.device("cpu")), 8).flatten(1)
@@ -149,6 +155,9 @@ def test_maps_are_pictured_beside_masks(tiny_base, phantoms, tmp_path):
     config = settings(tiny_base, snapshot_every=2, snapshot_count=3)
     folder = train(config, phantoms.take(range(8)), tmp_path / "out")
     assert sorted(path.name for path in (folder / "maps").iterdir()) == ["step-000002.png", "step-000004.png"]
+    sheet = np.asarray(Image.open(folder / "maps" / "step-000004.png").convert("RGB"), dtype=float)
+    quarters = np.array_split(sheet, 4)
+    assert all(part.std() > 20 for part in quarters)  # none of the four rows is blank
 
 
 def test_prefix_and_places():
@@ -156,26 +165,85 @@ def test_prefix_and_places():
     assert with_prefix(f"{PREFIX} A lesion.") == f"{PREFIX} A lesion."
 
 
+def places(base, prompts):
+    return placeholder_places(base, encode_prompts(base, prompts), prompts, where="here")
+
+
 def test_places_are_those_of_the_placeholders(tiny_model):
     base = load_base(tiny_model)
-    prompts = [PREFIX, f"Dermoscopy. {PREFIX}"]
+    prompts = [PREFIX, f"Dermoscopy. {PREFIX} {PREFIX}"]
     ids = [base.tokenizer(prompt)["input_ids"] for prompt in prompts]
     words = [base.tokenizer.convert_ids_to_tokens(row) for row in ids]
-    expected = [[row.index("<lesion>"), row.index("<skin>")] for row in words]
-    assert placeholder_places(base, prompts, where="here").tolist() == expected
+    assert places(base, prompts).tolist() == [[row.index("<lesion>"), row.index("<skin>")] for row in words]
 
 
+@pytest.mark.filterwarnings("ignore:1 of 2 prompts exceed")
 def test_a_prompt_without_placeholders_is_an_error_that_says_what_to_do(tiny_model):
     base = load_base(tiny_model)
     long = "very " * 80 + PREFIX
-    for prompt in ("A lesion on <skin>.", long):
-        with pytest.raises(DataError, match=r"here: prompt .* lacks <lesion> .* begin prompts with"):
-            placeholder_places(base, [PREFIX, prompt], where="here")
+    for prompt, absent in (("A lesion on <skin>.", "<lesion>"), ("A <lesion>.", "<skin>"), (long, "<lesion>")):
+        with pytest.raises(DataError, match=f"here: prompt .* lacks {absent} .* begin prompts with"):
+            places(base, [PREFIX, prompt])
 
 
 def test_a_base_that_was_not_fine_tuned_is_an_error(tiny_base):
     with pytest.raises(CheckpointError, match="does not know the token <lesion>; train it with trainer didgen"):
-        placeholder_places(load_base(tiny_base), [PREFIX], where="here")
+        check_placeholders(load_base(tiny_base), where="here")
+
+
+def test_a_caption_that_is_too_long_is_an_error_before_training(tiny_base, phantoms, tmp_path):
+    long = replace(phantoms.records[1], caption="brown " * 80)
+    with pytest.raises(DataError, match=r"image 'phantom-000001' has a caption of \d+ tokens where .* takes 77"):
+        train(settings(tiny_base), Dataset("long", (phantoms.records[0], long)), tmp_path / "out")
+
+
+def test_examples_are_what_the_vae_says_scaled(tiny_base, phantoms):
+    base = load_base(tiny_base)
+    examples = encoded_examples(base, phantoms.take(range(3)), settings(tiny_base), CONTEXT)
+    images = phantoms.take(range(3)).fetch(range(3)).images
+    torch.testing.assert_close(examples.means, encode(base, images).detach())
+    noise = torch.ones_like(examples.means)
+    torch.testing.assert_close(examples.means + examples.deviations, encode(base, images, noise=noise).detach())
+
+
+def test_a_share_of_the_prompts_is_the_prefix_alone(tiny_base, phantoms, monkeypatch):
+    tuning = tuning_of(tiny_base, phantoms.take(range(40)), prefix_share=0.3)
+    seen: list[str] = []
+
+    def predict(network, clean, noise, timesteps, prompts):
+        seen.extend(prompts)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning, "predict", predict)
+    torch.manual_seed(0)
+    for _ in range(20):
+        with pytest.raises(KeyboardInterrupt):
+            tuning.losses(tuning.base.unet, list(range(40)))
+    assert abs(seen.count(PREFIX) / len(seen) - 0.3) < 0.06  # 3.7 standard deviations of 800 draws
+
+
+def test_the_optimiser_gets_its_settings(tiny_base, phantoms, tmp_path, monkeypatch):
+    given = {}
+
+    class Watched(training.TrainingLoop):
+        def __init__(self, **settings):
+            given.update(settings)
+            super().__init__(**settings)
+
+    monkeypatch.setattr(training, "TrainingLoop", Watched)
+    config = settings(tiny_base, steps=1, warmup_steps=10, clip_norm=0.5, weight_decay=0.03, learning_rate=2e-4)
+    train(config, phantoms.take(range(4)), tmp_path / "out")
+    (group,) = given["optimizer"].param_groups
+    assert (group["weight_decay"], given["clip_norm"]) == (0.03, 0.5)
+    assert [given["rate"](step) for step in (0, 4, 9, 50)] == [0.1, 0.5, 1, 1]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_trains_with_measured_captions_by_the_released_codes_loss(tiny_base, phantoms, tmp_path, precision):
+    trainer = DiDGenTrainer(settings(tiny_base, captioner="derm-prompt", compat="reference", steps=2))
+    trainer.setup(replace(CONTEXT, precision=precision))
+    trainer.train(phantoms.take(range(4)), None, tmp_path)
+    assert load_base(tmp_path).size == 32
 
 
 def test_a_resolution_that_the_base_has_not_is_an_error(tiny_base, phantoms, tmp_path):

@@ -252,7 +252,7 @@ def test_the_public_functions_reach_it_by_name_on_the_current_stream() -> None:
 
 def test_automatic_choice_waits_for_a_measurement() -> None:
     for op in (*MASK_OPS, *NOISE_OPS):
-        assert "has not been run on a GPU" in str(op.backends["cuda"].reservation())
+        assert "has not been measured on a GPU" in str(op.backends["cuda"].reservation())
 
 
 @pytest.fixture

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from ...core.context import Context
-from ...core.dataset import Dataset, image_tensor
-from ...core.errors import ConfigError, DataError
+from ...core.dataset import Dataset
+from ...core.errors import DataError
 from ..stable_diffusion.base import StableDiffusionBase
 from ..stable_diffusion.captioning import Captioner
+from ..stable_diffusion.latents import PosteriorLatents, posterior_latents
+from ..stable_diffusion.sampling import latent_size
 from ..stable_diffusion.tokens import count_tokens
 from .placeholders import PLACEHOLDERS, PREFIX
 
 if TYPE_CHECKING:
     from .plugin import DiDGenTrainerConfig
-
-ENCODING_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,13 @@ class Examples:
 
     Attributes:
         dataset: images and masks at the trained size.
-        means, deviations: (N, 4, h, w) of the latents' posterior, times the VAE's scaling factor.
+        latents: what the VAE says of the images.
         masked: (N,) bool, which images have a mask.
         prompts: one caption an image, with the placeholders.
     """
 
     dataset: Dataset
-    means: Tensor
-    deviations: Tensor
+    latents: PosteriorLatents
     masked: Tensor
     prompts: Sequence[str]
 
@@ -58,12 +57,6 @@ class Examples:
             masks[masked, 0] = torch.from_numpy(self.dataset.masks_array(chosen)).float()
         return masks.to(device)
 
-    def latents(self, rows: Sequence[int], device: torch.device) -> Tensor:
-        """Return latents (B, 4, h, w) drawn from their posterior by torch's random state."""
-        means, deviations = self.means[rows], self.deviations[rows]
-        drawn = means + deviations * torch.randn(means.shape)
-        return drawn.to(device, memory_format=torch.channels_last)
-
 
 def encoded_examples(
     base: StableDiffusionBase, dataset: Dataset, config: DiDGenTrainerConfig, context: Context
@@ -77,28 +70,17 @@ def encoded_examples(
         DataError: an image has no caption, or one that is too long.
     """
     dataset = dataset.resized(config.size)
-    if config.size % base.downsampling:
-        raise ConfigError(f"size = {config.size} is no multiple of {base.downsampling}, the pixels along a latent")
-    count = len(dataset)
+    latent_size(base, config.size)
     captions = Captioner(config.captioner, context).captions(
-        dataset, progress=lambda done: context.progress(done, 2 * count, {})
+        dataset, progress=lambda done: context.progress(done, len(dataset), {})
     )
     prompts = [with_prefix(caption) for caption in captions]
     _check_lengths(base, dataset, prompts)
-    means, deviations = [], []
     base.vae.to(context.device)  # type: ignore[arg-type]
-    with torch.no_grad(), context.autocast():
-        for first in range(0, count, ENCODING_BATCH):
-            rows = range(first, min(first + ENCODING_BATCH, count))
-            pixels = image_tensor(dataset.images_array(rows)).to(context.device) * 2 - 1
-            posterior = base.vae.encode(pixels).latent_dist  # type: ignore[union-attr]
-            means.append(posterior.mean.float().cpu())
-            deviations.append(posterior.std.float().cpu())
-            context.progress(count + rows.stop, 2 * count, {})
+    latents = posterior_latents(base, dataset, context)
     base.vae.to("cpu")  # type: ignore[arg-type]
-    scale = base.vae.config["scaling_factor"]
     masked = torch.tensor([record.mask is not None for record in dataset.records])
-    return Examples(dataset, torch.cat(means) * scale, torch.cat(deviations) * scale, masked, prompts)
+    return Examples(dataset, latents, masked, prompts)
 
 
 def _check_lengths(base: StableDiffusionBase, dataset: Dataset, prompts: Sequence[str]) -> None:

@@ -110,7 +110,7 @@ class FineTuning:
         prompts = [self.examples.prompts[row] for row in rows]
         alone = torch.rand(len(rows)) < self.config.prefix_share
         prompts = [PREFIX if drawn else prompt for drawn, prompt in zip(alone.tolist(), prompts, strict=True)]
-        clean = self.examples.latents(rows, self.device)
+        clean = self.examples.latents.drawn(rows, self.device)
         noise = torch.randn(clean.shape).to(clean)
         timesteps = torch.randint(self.base.schedule.timesteps, (len(rows),)).to(self.device)
         predicted, maps, tokens = self.predict(network, clean, noise, timesteps, prompts)
@@ -153,7 +153,7 @@ class MapSheets:
     def take(self, network: nn.Module, step: int) -> None:
         """Write ``step-NNNNNN.png``, see :func:`pictures.save_map_sheet`."""
         tuning, examples = self._tuning, self._tuning.examples
-        clean = examples.means[self.rows].to(tuning.device)
+        clean = examples.latents.means[self.rows].to(tuning.device)
         noise = torch.randn(clean.shape).to(clean)
         timesteps = torch.full((len(self.rows),), PICTURED_TIMESTEP, device=tuning.device)
         prompts = [examples.prompts[row] for row in self.rows]

@@ -16,6 +16,7 @@ from pydantic import Field
 from ...core.config import Checkpoint, PluginConfig
 from ...core.hookspecs import hookimpl
 from ...core.roles import Generator, Plugin, Trainer
+from ..stable_diffusion.captioning import CaptionerName, check_captioner
 
 if TYPE_CHECKING:
     from ...core.batch import Batch
@@ -30,7 +31,7 @@ class PromptControlTrainerConfig(PluginConfig):
 
     base: Checkpoint = Field(description=BASE)
     size: int = Field(512, ge=16, description="edge in pixels of the training images (ControlNet)")
-    captioner: str = Field(
+    captioner: CaptionerName = Field(
         "derm-prompt", description="chain of annotators that writes the captions; empty: those of the data"
     )
     steps: int = Field(50_000, ge=1, description="optimisation steps (ours)")
@@ -51,6 +52,11 @@ class PromptControlTrainer(Trainer):
 
     name = "promptcontrol"
     Config = PromptControlTrainerConfig
+
+    def setup(self, context: Context) -> None:
+        """Look the captioner up; see :func:`captioning.check_captioner` for errors."""
+        super().setup(context)
+        check_captioner(self.config.captioner, context)
 
     def train(self, train: Dataset, val: Dataset | None, output: Path) -> None:
         """Train on the images of ``train`` that have a mask; ``val`` is not used."""

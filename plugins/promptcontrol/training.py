@@ -13,7 +13,6 @@ from torch.nn.functional import mse_loss
 
 from ...core.context import Context
 from ...core.dataset import Dataset, mask_tensor
-from ...core.errors import ConfigError
 from ...core.training import TrainingLoop
 from ..stable_diffusion.base import StableDiffusionBase, load_base
 from ..stable_diffusion.captioning import captions_for
@@ -21,6 +20,7 @@ from ..stable_diffusion.fingerprint import base_fingerprint
 from ..stable_diffusion.inference import made_ready
 from ..stable_diffusion.latents import PosteriorLatents, posterior_latents
 from ..stable_diffusion.prompts import PromptEncoder
+from ..stable_diffusion.sampling import latent_size
 from .controlnet import condition_images, fresh_controlnet, save_controlnet
 from .prompts import typed_prompt
 
@@ -37,8 +37,7 @@ def train(config: PromptControlTrainerConfig, dataset: Dataset, output: Path, co
         DataError: no image has a mask, or one has no caption.
     """
     base = load_base(config.base)
-    if config.size % base.downsampling:
-        raise ConfigError(f"training {context.name}: size = {config.size} is no multiple of {base.downsampling}")
+    latent_size(base, config.size)
     fingerprint, network = base_fingerprint(base), fresh_controlnet(base, context.seed)
     made_ready(base, context)
     if config.gradient_checkpointing:

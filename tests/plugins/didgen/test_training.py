@@ -55,11 +55,11 @@ def overlap_of_lesion_maps(folder: Path, data: Dataset) -> float:
     """Mean IoU of the lesion token's thresholded map with the true mask, at a low noise level."""
     tuning = tuning_of(folder, data)
     rows, examples = list(range(len(data))), tuning.examples
-    noise = torch.randn(examples.means.shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(examples.latents.means.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         prompts = list(examples.prompts)
         timesteps = torch.full((len(rows),), 100)
-        _, maps, tokens = tuning.predict(tuning.base.unet, examples.means, noise, timesteps, prompts)
+        _, maps, tokens = tuning.predict(tuning.base.unet, examples.latents.means, noise, timesteps, prompts)
         lesion = token_maps(maps, tokens)[..., 0].unflatten(1, (8, 8))
     return float(iou(extract_masks(lesion, 32, closing=0), examples.masks(rows, torch.device("cpu"))).mean())
 
@@ -80,7 +80,7 @@ def test_losses_are_the_equations(tiny_base, phantoms):
     torch.manual_seed(1)
     torch.rand(3)
     examples, schedule = tuning.examples, tuning.base.schedule
-    clean = examples.means[rows] + examples.deviations[rows] * torch.randn(3, 4, 8, 8)
+    clean = examples.latents.means[rows] + examples.latents.deviations[rows] * torch.randn(3, 4, 8, 8)
     noise, timesteps = torch.randn(3, 4, 8, 8), torch.randint(1000, (3,))
     abar = schedule.ddim().alphas_cumprod[timesteps].view(3, 1, 1, 1)
     prompts = [f"{PREFIX} A brown lesion."] * 3
@@ -201,9 +201,10 @@ def test_examples_are_what_the_vae_says_scaled(tiny_base, phantoms):
     base = load_base(tiny_base)
     examples = encoded_examples(base, phantoms.take(range(3)), settings(tiny_base), CONTEXT)
     images = phantoms.take(range(3)).fetch(range(3)).images
-    torch.testing.assert_close(examples.means, encode(base, images).detach())
-    noise = torch.ones_like(examples.means)
-    torch.testing.assert_close(examples.means + examples.deviations, encode(base, images, noise=noise).detach())
+    torch.testing.assert_close(examples.latents.means, encode(base, images).detach())
+    noise = torch.ones_like(examples.latents.means)
+    drawn = examples.latents.means + examples.latents.deviations
+    torch.testing.assert_close(drawn, encode(base, images, noise=noise).detach())
 
 
 def test_a_share_of_the_prompts_is_the_prefix_alone(tiny_base, phantoms, monkeypatch):

@@ -177,3 +177,9 @@ def test_other_errors_say_what_is_wrong(tiny_base, phantoms, tmp_path):
         train(settings(tiny_base, size=30), phantoms, tmp_path / "out")
     with pytest.raises(CheckpointError, match="no Stable Diffusion base"):
         train(settings(tmp_path / "nowhere"), phantoms, tmp_path / "out")
+
+
+def test_a_captioner_that_is_no_annotator_is_refused_before_any_work(tiny_base):
+    trainer = PromptControlTrainer(settings(tiny_base, captioner="mask-quality"))
+    with pytest.raises(ConfigError, match="mask-quality is a filter, not an annotator"):
+        trainer.setup(CONTEXT)

@@ -124,7 +124,12 @@ def pace(per_second: float) -> str:
 class _LineRow:
     began: float
     first: int
-    printed: float
+    total: int | None
+    done: int
+    printed: float = 0.0
+
+    def in_another_phase(self, done: int, total: int | None) -> bool:
+        return total != self.total or done < self.done
 
 
 class LineDisplay:
@@ -139,7 +144,11 @@ class LineDisplay:
         if row == STAGE:
             return
         now = time.monotonic()
-        known = self._rows.setdefault(row, _LineRow(now, done, 0.0))
+        known = self._rows.get(row)
+        if known is None or known.in_another_phase(done, total):
+            # A new phase must not inherit the pace of the one before.
+            known = self._rows[row] = _LineRow(now, done, total, done)
+        known.done = done
         if known.printed and now - known.printed < self._every:
             return
         known.printed = now

@@ -11,6 +11,9 @@ from torch import Tensor
 from . import reference
 from .passes import add_shift_residual_, dilated_conv2d, group_norm_silu
 
+SMALL_MAP = 64
+"""Pixels up to which plain torch was measured to be faster than our passes, see docs/kernels.md."""
+
 
 def with_triton_conv(
     x: Tensor,
@@ -62,6 +65,8 @@ with_triton = partial(around_convolution, "triton")
 def reservation(*tensors: Tensor) -> str | None:
     if _wants_gradient(*tensors):
         return "a gradient is wanted, and the backward pass of plain torch reads what its forward pass kept"
+    if tensors and tensors[0].shape[2:].numel() <= SMALL_MAP:
+        return f"on maps of at most {SMALL_MAP} pixels the convolution is nearly all there is, and plain torch is faster"
     return None
 
 

@@ -235,7 +235,7 @@ def test_gradients_of_every_backend(backend, layout) -> None:
 
 @needs_native
 def test_automatic_choice(caplog: pytest.LogCaptureFixture) -> None:
-    arguments = case((1, 4, 3, 3), 2)
+    arguments = case((1, 4, 9, 8), 2)
     tensors = [value for value in arguments.values() if isinstance(value, Tensor)]
     assert _op.choose("auto", *tensors).name == "cpu"
     assert _op.choose("auto", *(tensor.double() for tensor in tensors)).name == "reference"
@@ -246,6 +246,14 @@ def test_automatic_choice(caplog: pytest.LogCaptureFixture) -> None:
     assert "cpu: a gradient is wanted" in caplog.text
     with torch.no_grad():
         assert _op.choose("auto", *tensors).name == "cpu"
+    assert _op.choose("cpu", *tensors).name == "cpu"
+
+
+@needs_native
+def test_small_maps_are_left_to_plain_torch() -> None:
+    tensors = [value for value in case((2, 4, 8, 8), 2).values() if isinstance(value, Tensor)]
+    assert _op.choose("auto", *tensors).name == "reference"
+    assert "at most 64 pixels" in str(_op.backends["cpu"].reservation(*tensors))
     assert _op.choose("cpu", *tensors).name == "cpu"
 
 

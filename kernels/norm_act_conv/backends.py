@@ -66,7 +66,7 @@ def reservation(*tensors: Tensor) -> str | None:
     if _wants_gradient(*tensors):
         return "a gradient is wanted, and the backward pass of plain torch reads what its forward pass kept"
     if tensors and tensors[0].shape[2:].numel() <= SMALL_MAP:
-        return f"on maps of at most {SMALL_MAP} pixels the convolution is nearly all there is, and plain torch is faster"
+        return f"on maps of at most {SMALL_MAP} pixels the convolution is nearly all, and plain torch is faster"
     return None
 
 

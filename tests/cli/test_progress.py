@@ -97,7 +97,8 @@ def test_a_log_counts_each_phase_of_a_training_from_its_own_beginning(monkeypatc
     display = LineDisplay(Console(file=log, width=200), every=1)
     for done, total in ((10, 50), (50, 50), (0, 1000), (20, 1000)):
         display.show(JOB, "net", done, total, "")
-    assert log.getvalue().splitlines()[1:] == ["net: 50 of 50", "net: 0 of 1,000", "net: 20 of 1,000, 10.0/s, 1:38 left"]
+    lines = log.getvalue().splitlines()
+    assert lines[1:] == ["net: 50 of 50", "net: 0 of 1,000", "net: 20 of 1,000, 10.0/s, 1:38 left"]
 
 
 def test_bars_come_and_go_and_leave_a_line():

@@ -141,6 +141,13 @@ def thumbnail(image: Pixels, mask: Pixels | None, tile: int) -> Image.Image:
     return square
 
 
+def heat(values: NDArray[np.floating]) -> Pixels:
+    """Return an (H, W) map in [0, 1] as (H, W, 3) uint8 colours, from dark to light."""
+    from matplotlib import colormaps
+
+    return (colormaps["magma"](np.clip(values, 0, 1))[..., :3] * 255).round().astype(np.uint8)
+
+
 def _with_outline(picture: Image.Image, mask: Pixels) -> Image.Image:
     """Draw a thin bright line with a dark halo, visible on every skin, along the mask's border."""
     paths = _outline_paths(mask, picture.size)

@@ -71,7 +71,7 @@ def axis_for(*samples: Numbers, marks: Sequence[float] = (), allow_log: bool = T
         margin = abs(low) * 0.1 or 0.5
         return Axis(low - margin, high + margin)
     crowded = np.quantile(values, 0.25) - low < CROWDED * (high - low)
-    return Axis(low, high, log=bool(allow_log and crowded and low > 0 and high / low > LOG_RATIO))
+    return Axis(low, high, log=bool(allow_log and crowded and low > 1e-100 and high < 1e100 and high / low > LOG_RATIO))
 
 
 def _bounds(values: Numbers, trim: bool) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..dataset import Dataset
 from ..decoding import Pixels, open_image
-from ..pictures import thumbnail
+from ..pictures import heat, thumbnail
 from ..run import Case
 from .census import Reason
 from .statistics import spread
@@ -21,6 +21,7 @@ from .wording import number
 
 TILE = 200
 KEPT_SHOWN = 24
+SOFT_SHOWN = 8
 REAL_SHOWN = 16
 REASONS_SHOWN = 12
 JPEG_QUALITY = 90
@@ -62,6 +63,19 @@ def kept_pictures(accepted: Sequence[Case], noun: str) -> list[Picture]:
         for case, tile in shown
         if tile
     ]
+
+
+def soft_mask_pictures(accepted: Sequence[Case], noun: str) -> list[Picture]:
+    """Return an even choice of accepted cases with soft masks, each image followed by its soft mask in colours."""
+    having = [case for case in accepted if "soft_mask" in case.files and "image" in case.files]
+    pictures = []
+    for case in (having[position] for position in spread(len(having), SOFT_SHOWN)):
+        image, soft = _case_tile(case), case.soft_mask
+        if image and soft is not None:
+            pictures.append(Picture(image, f"accepted {noun} {case.id}", case.id, _texts(case.label)))
+            tile = _tile(heat(soft / np.float32(255)), None)
+            pictures.append(Picture(tile, f"soft mask of {case.id}", "soft mask"))
+    return pictures
 
 
 def rejected_rows(reasons: Sequence[Reason], noun: str) -> list[RejectedRow]:

@@ -35,7 +35,7 @@ class JobView:
         metrics: test metrics by name, None before the job has finished; a value may be None where it is undefined.
         steps: training steps logged.
         charts: one a logged column.
-        sheet: data URI of the last sample sheet, and its name.
+        sheets: of each folder of pictures that the trainer keeps, data URI and name of the last one.
     """
 
     job: Job
@@ -44,7 +44,7 @@ class JobView:
     metrics: Mapping[str, float | None] | None = None
     steps: int | None = None
     charts: list[Chart] = field(default_factory=list)
-    sheet: tuple[str, str] | None = None
+    sheets: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def on(self) -> str:
@@ -87,7 +87,7 @@ def job_views(run: Run) -> list[JobView]:
 def _view(job: Job, folder: Path) -> JobView:
     charts, steps = _curves(folder / "curves.csv")
     facts, metrics = _json(folder / "job.json"), _json(folder / "metrics.json")
-    return JobView(job, folder, facts or {}, metrics, steps, charts, _last_sheet(folder / "samples"))
+    return JobView(job, folder, facts or {}, metrics, steps, charts, _last_sheets(folder))
 
 
 def _json(file: Path) -> dict[str, Any] | None:
@@ -139,6 +139,6 @@ def read_curves(file: Path) -> tuple[dict[str, list[tuple[float, float]]], int |
     return {name: sample.items for name, sample in samples.items()}, last
 
 
-def _last_sheet(folder: Path) -> tuple[str, str] | None:
-    sheets = sorted(folder.glob("*.png"))
-    return (sheet_source(sheets[-1]), sheets[-1].name) if sheets else None
+def _last_sheets(job: Path) -> list[tuple[str, str]]:
+    folders = (sorted(folder.glob("*.png")) for folder in sorted(job.glob("*/")))
+    return [(sheet_source(sheets[-1]), f"{sheets[-1].parent.name}/{sheets[-1].name}") for sheets in folders if sheets]

@@ -16,7 +16,7 @@ from ..run import Run
 from . import wording
 from .census import take_census
 from .comparison import CAUTION, compare_jobs, further_metrics, segmentation_jobs
-from .gallery import kept_pictures, real_pictures, rejected_rows
+from .gallery import kept_pictures, real_pictures, rejected_rows, soft_mask_pictures
 from .overview import facts_of, is_phantom, job_seconds, reference_name, short, stage_table, tiles, title_of
 from .scores import score_rows
 from .shapes import compare_shapes
@@ -76,6 +76,7 @@ def _content(run: Run, real: Dataset | None) -> dict[str, Any]:
         "facts": facts,
         "reference": reference,
         "kept": kept_pictures(census.accepted.items, noun),
+        "soft_masks": soft_mask_pictures(census.accepted.items, noun),
         "rejected": rejected_rows(census.reasons, noun),
         "real": seen,
         "real_pictures": real_pictures(seen, f"{reference} image") if seen else [],

@@ -6,12 +6,11 @@ import io
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ...core.durable import write_bytes
-from ...core.pictures import contact_sheet
+from ...core.pictures import contact_sheet, heat
 from .maps import resized
 
 Pixels = NDArray[np.uint8]
@@ -31,7 +30,7 @@ def save_map_sheet(images: Tensor, masks: Tensor, lesion: Tensor, skin: Tensor, 
     rows: list[Pixels] = [*pixels, *[_grey(mask) for mask in masks]]
     for maps in (lesion, skin):
         top = float(maps.max().clamp(min=1e-12))
-        rows += [heat(resized(one[None], size)[0, 0] / top) for one in maps]
+        rows += [heat((resized(one[None], size)[0, 0] / top).float().cpu().numpy()) for one in maps]
     captions = ["image", "mask", "<lesion>", "<skin>"]
     sheet = contact_sheet(
         rows,
@@ -45,11 +44,6 @@ def save_map_sheet(images: Tensor, masks: Tensor, lesion: Tensor, skin: Tensor, 
     sheet.save(picture, "PNG")
     file.parent.mkdir(exist_ok=True)
     write_bytes(file, picture.getvalue())
-
-
-def heat(values: Tensor) -> Pixels:
-    """Return an (H, W) map in [0, 1] as (H, W, 3) colours, dark to light."""
-    return (colormaps["magma"](values.float().clamp(0, 1).cpu().numpy())[..., :3] * 255).round().astype(np.uint8)
 
 
 def _bytes(image: Tensor) -> Pixels:

@@ -90,7 +90,7 @@ class RunFolder:
         return self
 
     def shard(
-        self, first: int = 0, count: int = 16, *, images: bool = True, masks: bool = True, **changes
+        self, first: int = 0, count: int = 16, *, images: bool = True, masks: bool = True, soft: bool = False, **changes
     ) -> RunFolder:
         """Commit a shard; every fourth case breaks a limit of one of two filters, unless ``rejected`` says how."""
         rng, rows = np.random.default_rng(first), torch.arange(count)
@@ -102,6 +102,7 @@ class RunFolder:
             masks=torch.from_numpy(np.stack([p[1] for p in pairs]))[:, None].float() if masks else None,
             labels=changes.get("labels", ["nevus", "melanoma"] * (count // 2)),
             prompts=changes.get("prompts"),
+            soft_masks=torch.from_numpy(np.stack([p[1] for p in pairs]))[:, None].float() * 0.7 if soft else None,
             scores={
                 "mahalanobis_segmenter": torch.where(rows % 8 == 3, 80.0, distance),
                 "mask_area": torch.where(rows % 8 == 1, 0.005, area),

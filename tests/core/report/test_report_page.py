@@ -211,6 +211,23 @@ def test_what_users_write_is_escaped(folder):
     assert all(not name.startswith("on") for _, attributes in page.elements for name in attributes)
 
 
+def test_soft_masks_stand_beside_their_images(folder):
+    folder.begin().manifest().shard(0, soft=True)
+    page = page_of(folder)
+    shown = [picture["alt"] for picture in page.all("img") if "soft mask of" in picture["alt"]]
+    assert len(shown) == 8 and "soft mask of case-00000000" in shown
+    assert "8 accepted cases" in page.text and "an attention map or a probability" in page.text
+
+
+def test_every_folder_of_pictures_shows_its_last_one(folder):
+    folder.begin(chain=None, jobs=(Job("net", "mean", ("real",), {}),)).job("net", metrics={"loss": 1.0})
+    maps = folder.store.jobs / "net" / "maps"
+    maps.mkdir()
+    (folder.store.jobs / "net" / "samples" / "step-00000200.png").rename(maps / "step-00000300.png")
+    page = page_of(folder)
+    assert "maps/step-00000300.png" in page.text and "samples/step-00000100.png" in page.text
+
+
 def test_the_page_needs_nothing_from_outside(folder, make_real):
     page = page_of(full(folder), real=make_real())
     for tag, attributes in page.elements:

@@ -23,7 +23,7 @@ demo: $(VENV)/installed
 	$(BIN)/lesionforge demo
 
 test: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -c tests/pytest.ini $(PYTEST_ARGS) tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -c tests/pytest.ini $(PYTEST_ARGS) tests zoo/tests
 
 dev: $(VENV)/installed-dev
 	@echo "Ready: . $(BIN)/activate; export PYTHONSAFEPATH=1"
@@ -40,7 +40,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python -m lesionforge.benchmarks $(BENCH_ARGS)
 
 clean:
-	rm -rf $(VENV) build *.egg-info _native*.so liblesionforge_cuda.so
+	rm -rf $(VENV) build *.egg-info zoo/*.egg-info _native*.so liblesionforge_cuda.so
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -49,6 +49,6 @@ $(VENV)/installed: $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --editable .
 	touch $@
 
-$(VENV)/installed-dev: $(SOURCES) | $(BIN)/python
-	$(REQUIRED) $(BIN)/python -m pip install --editable '.[dev]'
+$(VENV)/installed-dev: $(SOURCES) zoo/pyproject.toml | $(BIN)/python
+	$(REQUIRED) $(BIN)/python -m pip install --editable '.[dev]' --editable ./zoo
 	touch $@ $(VENV)/installed

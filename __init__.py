@@ -16,7 +16,10 @@ _PUBLIC = {
     "Case": "core.run",
     "Chain": "core.chain",
     "Checkpoint": "core.config",
+    "CheckpointError": "core.errors",
+    "ConfigError": "core.errors",
     "Context": "core.context",
+    "DataError": "core.errors",
     "Dataset": "core.dataset",
     "Exporter": "core.roles",
     "Extractor": "core.roles",
@@ -25,16 +28,23 @@ _PUBLIC = {
     "LesionforgeError": "core.errors",
     "Metric": "core.roles",
     "PluginConfig": "core.config",
+    "PluginError": "core.errors",
     "Recipe": "core.recipe",
     "Record": "core.dataset",
     "Rejection": "core.batch",
     "Run": "core.run",
+    "Snapshot": "core.training",
     "Source": "core.roles",
     "Trainer": "core.roles",
+    "TrainingLoop": "core.training",
+    "Validation": "core.training",
     "compare": "core.metrics",
+    "cosine_rate": "core.training",
     "hookimpl": "core.hookspecs",
     "load_dataset": "core.loading",
     "open_run": "core.run",
+    "write_bytes": "core.durable",
+    "write_text": "core.durable",
 }
 
 __all__ = [
@@ -43,7 +53,10 @@ __all__ = [
     "Case",
     "Chain",
     "Checkpoint",
+    "CheckpointError",
+    "ConfigError",
     "Context",
+    "DataError",
     "Dataset",
     "Exporter",
     "Extractor",
@@ -52,17 +65,24 @@ __all__ = [
     "LesionforgeError",
     "Metric",
     "PluginConfig",
+    "PluginError",
     "Recipe",
     "Record",
     "Rejection",
     "Run",
+    "Snapshot",
     "Source",
     "Trainer",
+    "TrainingLoop",
+    "Validation",
     "__version__",
     "compare",
+    "cosine_rate",
     "hookimpl",
     "load_dataset",
     "open_run",
+    "write_bytes",
+    "write_text",
 ]
 
 if TYPE_CHECKING:
@@ -71,13 +91,15 @@ if TYPE_CHECKING:
     from .core.config import Checkpoint, PluginConfig
     from .core.context import Context
     from .core.dataset import Dataset, Record
-    from .core.errors import LesionforgeError
+    from .core.durable import write_bytes, write_text
+    from .core.errors import CheckpointError, ConfigError, DataError, LesionforgeError, PluginError
     from .core.hookspecs import hookimpl
     from .core.loading import load_dataset
     from .core.metrics import compare
     from .core.recipe import Recipe
     from .core.roles import Annotator, Exporter, Extractor, Filter, Generator, Metric, Source, Trainer
     from .core.run import Case, Run, open_run
+    from .core.training import Snapshot, TrainingLoop, Validation, cosine_rate
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ FACE = {"__init__.py", "py.typed", "testing.py"}
 NEEDED = ("setup.py", "pyproject.toml", "CMakeLists.txt", "MANIFEST.in", "LICENSE", *FACE)
 # There only where nvcc was.
 CUDA_LIBRARY = "liblesionforge_cuda.so"
-FOLDERS = (*ROOMS, "recipes", "checkpoints", "tests", "benchmarks", "examples", "docs")
+FOLDERS = (*ROOMS, "recipes", "checkpoints", "tests", "benchmarks", "examples", "docs", "zoo")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""pix2pixHD: images from lesion masks by a conditional adversarial network."""

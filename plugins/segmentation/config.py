@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from ...core.config import Checkpoint, PluginConfig
+from ..supervised.settings import TrainingSettings
 
 Architecture = Literal[
     "unet",
@@ -78,7 +79,7 @@ class NetworkConfig(PluginConfig):
         return values
 
 
-class SegmentationConfig(NetworkConfig):
+class SegmentationConfig(TrainingSettings, NetworkConfig):
     """Training of a segmentation network.
 
     EnhancedDDPM gives BCE + Dice, RMSprop with momentum 0.9, at most 50 epochs and batch 8; its learning rate, weight
@@ -96,23 +97,8 @@ class SegmentationConfig(NetworkConfig):
     tversky_alpha: float = Field(0.3, ge=0, le=1, description="weight of false positives in the Tversky loss")
     tversky_beta: float = Field(0.7, ge=0, le=1, description="weight of false negatives in the Tversky loss")
     optimizer: Literal["rmsprop", "adamw"] = Field("rmsprop", description="optimiser")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of RMSprop")
-    learning_rate: float = Field(1e-4, gt=0, description="base learning rate")
     weight_decay: float = Field(1e-8, ge=0, description="weight decay (decoupled in AdamW)")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="course of the learning rate")
-    clip_norm: float = Field(1.0, ge=0, description="largest norm of the gradient; 0 for no clipping")
-    epochs: int = Field(50, ge=1, le=100_000, description="passes over the training cases, unless steps is given")
-    steps: int | None = Field(None, ge=1, description="optimisation steps; replaces epochs")
     batch_size: int = Field(8, ge=1, le=4096, description="cases in a batch")
-    patience: int = Field(10, ge=0, description="stop after so many validations without a better val Dice; 0: never")
-    validate_every: int | None = Field(None, ge=1, description="steps between validations; once an epoch by default")
-    checkpoint_every: int = Field(500, ge=1, description="steps between resumable checkpoints")
-    flips: bool = Field(True, description="augmentation: mirror each axis of half the cases")
-    rotation_degrees: float = Field(30.0, ge=0, le=180, description="augmentation: largest rotation either way")
-    scale: float = Field(0.1, ge=0, le=0.9, description="augmentation: largest relative change of size")
-    colour: float = Field(
-        0.1, ge=0, le=0.9, description="augmentation: largest relative change of brightness, contrast and saturation"
-    )
     surface_convention: Literal["surface", "paper"] = Field(
         "surface",
         description="hd95 and asd of test images: between outlines, or over regions as SkinDualGen's equations",

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ...core.dataset import Dataset
 from ...core.errors import DataError
-
-RESIDENT_BYTES = 2**30
+from ..supervised.images import PixelStore, as_images
 
 
 def require_masks(dataset: Dataset, purpose: str) -> None:
@@ -26,7 +25,7 @@ def require_masks(dataset: Dataset, purpose: str) -> None:
 
 
 class Pairs:
-    """The images and masks of a dataset at one size, kept as bytes on the device if they take at most a gigabyte.
+    """The images and masks of a dataset at one size, see :class:`PixelStore`.
 
     Args:
         dataset: cases that all have masks.
@@ -35,24 +34,15 @@ class Pairs:
     """
 
     def __init__(self, dataset: Dataset, size: int, device: torch.device) -> None:
-        self._dataset, self._device = dataset.resized(size), device
-        self._resident: tuple[Tensor, Tensor] | None = None
-        if 4 * size * size * len(dataset) <= RESIDENT_BYTES:
-            images, masks = self._decoded(range(len(dataset)))
-            self._resident = images.to(device), masks.to(device)
+        self._count, data = len(dataset), dataset.resized(size)
+        self._pixels = PixelStore(
+            data, device, lambda rows: (data.images_array(rows), data.masks_array(rows)), 4 * size * size
+        )
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return self._count
 
     def take(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return (N, 3, H, W) fp32 images in [0, 1] and (N, 1, H, W) fp32 masks of ``rows``."""
-        if self._resident is None:
-            images, masks = (pixels.to(self._device, non_blocking=True) for pixels in self._decoded(rows))
-        else:
-            index = torch.tensor(list(rows), device=self._device)
-            images, masks = (pixels[index] for pixels in self._resident)
-        return images.permute(0, 3, 1, 2).float().div_(255), masks.unsqueeze(1).float()
-
-    def _decoded(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        images, masks = self._dataset.images_array(rows), self._dataset.masks_array(rows)
-        return torch.from_numpy(images), torch.from_numpy(masks)
+        images, masks = self._pixels.take(rows)
+        return as_images(images), masks.unsqueeze(1).float()

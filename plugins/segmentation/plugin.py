@@ -104,7 +104,7 @@ class SegmenterExtractor(Extractor):
     @property
     def weights_hash(self) -> str:
         from ...core.durable import file_hash
-        from .segmenter import WEIGHTS_FILE
+        from ..supervised.checkpoint import WEIGHTS_FILE
 
         return file_hash(Path(self.config.weights, WEIGHTS_FILE))[:8]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.context import Context
+from ..supervised.images import resized
 from .segmenter import Segmenter
 
 MIRRORINGS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
@@ -30,14 +30,6 @@ def lesion_probabilities(
         total += logits.float().sigmoid().flip(axes)
     height, width = images.shape[-2:]
     return resized(total / len(views), (height, width)).clamp(0, 1)
-
-
-def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return fp32 ``images`` at (height, width) ``size``, bilinear with antialiasing."""
-    images = images.float()
-    if tuple(images.shape[-2:]) == size:
-        return images
-    return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
 
 
 def soft_dice_confidence(probabilities: Tensor, masks: Tensor) -> Tensor:

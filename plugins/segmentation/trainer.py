@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,10 +11,16 @@ from torch import Tensor, nn
 from ...core.context import Context
 from ...core.dataset import Dataset
 from ...core.durable import write_bytes
-from ...core.errors import ConfigError, first_line
 from ...core.seeding import name_seed
 from ...core.training import Losses, Snapshot, TrainingLoop, Validation
-from ..data.augmentation import Augmentation
+from ..supervised.training import (
+    batch_rows,
+    check_input,
+    make_augmentation,
+    supervised_loop,
+    training_steps,
+    validation_steps,
+)
 from .config import SegmentationConfig, SegmenterInfo
 from .losses import Loss, make_loss
 from .metrics import Overlap
@@ -46,45 +51,31 @@ def train_segmenter(
     segmenter = initial_segmenter(info, config, context.seed).to(context.device)
     pairs = Pairs(train, config.size, context.device)
     held_out = None if val is None else Pairs(val, config.size, context.device)
-    epoch = math.ceil(len(train) / config.batch_size)
-    steps = config.steps or config.epochs * epoch
-    loop = TrainingLoop(
-        model=segmenter,
-        optimizer=make_optimizer(config, segmenter),
-        output=output,
-        context=context,
-        steps=steps,
-        batch_size=config.batch_size,
-        examples=len(train),
-        rate=lambda step: rate_factor(config, step, steps),
-        clip_norm=config.clip_norm or None,
-        checkpoint_every=config.checkpoint_every,
-    )
+    loop = supervised_loop(config, segmenter, examples=len(train), output=output, context=context)
+    every = validation_steps(config, len(train))
+    steps = training_steps(config, len(train))
     loop.run(
         _losses(config, loop, pairs),
-        validation=None if held_out is None else _validation(config, context, held_out, min(epoch, steps)),
+        validation=None if held_out is None else _validation(config, context, held_out, every),
         snapshot=_snapshot(context, pairs if held_out is None else held_out, steps, output),
     )
     save_segmenter(output, segmenter, info)
 
 
 def _losses(config: SegmentationConfig, loop: TrainingLoop, pairs: Pairs) -> Losses:
-    augment = Augmentation(
-        flips=config.flips, rotation_degrees=config.rotation_degrees, scale=config.scale, colour=config.colour
-    )
+    augment = make_augmentation(config)
     loss = make_loss(config)
 
     def losses(rows: list[int], step: int) -> Mapping[str, Tensor]:
-        # Batch norm over a 1x1 map has no variance with a lone case, so it comes twice.
-        images, masks = augment(*pairs.take(rows * 2 if len(rows) == 1 else rows))
+        images, masks = augment(*pairs.take(batch_rows(rows)))
         return {"loss": training_loss(loop.network(images), masks, loss)}
 
     return losses
 
 
-def _validation(config: SegmentationConfig, context: Context, held_out: Pairs, epoch: int) -> Validation:
+def _validation(config: SegmentationConfig, context: Context, held_out: Pairs, every: int) -> Validation:
     return Validation(
-        every=config.validate_every or epoch,
+        every=every,
         evaluate=lambda model: {"val_dice": mean_dice(model, held_out, config, context)},
         monitor="val_dice",
         higher_is_better=True,
@@ -117,30 +108,8 @@ def initial_segmenter(info: SegmenterInfo, config: SegmentationConfig, seed: int
         segmenter = Segmenter(info)
     if config.encoder_weights is not None:
         load_encoder(segmenter, Path(config.encoder_weights))
-    _check_input(segmenter, info)
+    check_input(segmenter, info.size, name=f"{info.architecture} {info.encoder or ''}".strip())
     return segmenter
-
-
-def _check_input(segmenter: Segmenter, info: SegmenterInfo) -> None:
-    try:
-        with torch.no_grad():
-            segmenter.eval()(torch.zeros(1, 3, info.size, info.size))
-    except (AssertionError, RuntimeError, ValueError) as error:
-        network = f"{info.architecture} {info.encoder or ''}".strip()
-        raise ConfigError(f"{network} cannot take images of {info.size} pixels: {first_line(error)}") from error
-
-
-def make_optimizer(config: SegmentationConfig, segmenter: Segmenter) -> torch.optim.Optimizer:
-    """Return the optimiser that ``config`` names over all parameters."""
-    parameters, rate, decay = segmenter.parameters(), config.learning_rate, config.weight_decay
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-    return torch.optim.RMSprop(parameters, lr=rate, weight_decay=decay, momentum=config.momentum)
-
-
-def rate_factor(config: SegmentationConfig, step: int, steps: int) -> float:
-    """Return the factor on the learning rate at ``step`` of ``steps``."""
-    return 1.0 if config.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def training_loss(logits: Tensor, masks: Tensor, loss: Loss) -> Tensor:

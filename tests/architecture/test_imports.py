@@ -17,7 +17,7 @@ ALLOWED = {
 }
 PARTS = {*ALLOWED, "_native"}
 # Folders of plugins/ that several methods share; each may also import those before it.
-SHARED = ("data", "diffusion", "stable_diffusion")
+SHARED = ("data", "supervised", "diffusion", "stable_diffusion")
 # Libraries that a room may not know at all.
 FOREIGN = {"core": {"typer"}, "kernels": {"typer", "diffusers"}}
 SOURCES = sorted(path for room in ALLOWED for path in (ROOT / room).rglob("*.py"))

@@ -14,11 +14,12 @@ from torchvision.models import resnet18
 
 from lesionforge.core.dataset import Dataset
 from lesionforge.core.errors import CheckpointError, ConfigError, DataError
-from lesionforge.plugins.segmentation import pairs as pairs_module
 from lesionforge.plugins.segmentation.config import SegmentationConfig, SegmenterInfo
 from lesionforge.plugins.segmentation.pairs import Pairs
 from lesionforge.plugins.segmentation.segmenter import load_segmenter
-from lesionforge.plugins.segmentation.trainer import initial_segmenter, rate_factor, training_loss
+from lesionforge.plugins.segmentation.trainer import initial_segmenter, training_loss
+from lesionforge.plugins.supervised import images as images_module
+from lesionforge.plugins.supervised.training import rate_factor
 from lesionforge.testing import assert_contract, disc_dataset
 
 
@@ -188,7 +189,7 @@ def test_training_starts_from_a_local_encoder(discs, make_trainer, tmp_path):
 
 def test_large_data_are_decoded_in_passing_with_the_same_result(discs, monkeypatch):
     resident = Pairs(discs, 16, torch.device("cpu")).take([3, 1, 1])
-    monkeypatch.setattr(pairs_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(images_module, "RESIDENT_BYTES", 0)
     passing = Pairs(discs, 16, torch.device("cpu")).take([3, 1, 1])
     assert all(torch.equal(a, b) for a, b in zip(resident, passing, strict=True))
     expected = discs.resized(16).fetch([3, 1, 1], masks=True)

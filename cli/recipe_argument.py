@@ -160,4 +160,4 @@ def only_trainings(recipe: Recipe, wanted: str | None) -> Recipe:
         needed = [value.removeprefix(JOB_REFERENCE) for value in values if value.startswith(JOB_REFERENCE)]
         chosen += [other for other in needed if other in jobs and other not in chosen]
     kept = tuple(job for job in jobs.values() if job.name in chosen)
-    return replace(recipe, synthesis=None, jobs=kept, precision=recipe.training_precision)
+    return replace(recipe, synthesis=None, metrics=(), jobs=kept, precision=recipe.training_precision)

@@ -71,7 +71,7 @@ def share(part: int, total: int) -> str:
 
 
 def print_plan(plan: Plan) -> None:
-    """Print data, trainings, stages and shards of a plan; values that differ from a plugin's defaults stand out."""
+    """Print data, trainings, stages, shards and metrics of a plan; values that are no plugin's default stand out."""
     from ..core.roles import STAGE_ROLES
 
     out, synthesis = console(), plan.recipe.synthesis
@@ -85,6 +85,7 @@ def print_plan(plan: Plan) -> None:
         size = f"{synthesis.count:,} in batches of {synthesis.batch_size}, precision {synthesis.precision}"
         rows += [["cases", size], ["shards", f"{plan.shards:,} of up to {synthesis.shard_size} cases, {made}"]]
     rows += [row for job, state in plan.jobs if job.after_synthesis for row in _training(job, state)]
+    rows += [[f"metric {each.plugin}", _values(each.plugin, ("metric",), each.values)] for each in plan.recipe.metrics]
     out.print(columns(rows))
     out.print("\nNothing has been created.", style="dim")
 

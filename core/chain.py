@@ -27,7 +27,7 @@ _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One stage as the user wrote it: plugin name and given values, not yet validated."""
+    """One stage or metric as the user wrote it: plugin name and given values, not yet validated."""
 
     plugin: str
     values: Mapping[str, Any] = field(default_factory=dict)

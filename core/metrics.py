@@ -121,7 +121,7 @@ def compare(
     comparison = Comparison(first, second, context)
     measured, refused = [], []
     for name, metric in chosen:
-        found = _measure(name, metric, comparison, progress)
+        found = measure(name, metric, comparison, progress)
         (measured if isinstance(found, Measurement) else refused).append(found)
     return Results((_described(first), _described(second)), tuple(measured), tuple(refused))
 
@@ -144,9 +144,15 @@ def _fitting(first: Dataset, second: Dataset, registry: Registry) -> list[str]:
     return names
 
 
-def _measure(
-    name: str, metric: Metric, comparison: Comparison, progress: Callable[[str, int, int], None] | None
+def measure(
+    name: str, metric: Metric, comparison: Comparison, progress: Callable[[str, int, int], None] | None = None
 ) -> Measurement | Refusal:
+    """Return what ``metric`` finds, or why it refuses; ``name`` is what to call it in progress and errors.
+
+    Raises:
+        PluginFailure: it raised what is no refusal.
+    """
+
     def show(done: int, total: int, _: Mapping[str, Any]) -> None:
         if progress is not None:
             progress(name, done, total)

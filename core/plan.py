@@ -61,6 +61,7 @@ class Plan:
                 for job, state in self.jobs
             ],
             "stages": [{"name": key, "use": stage.plugin, "config": stage.values} for key, stage in stages],
+            "metrics": [{"use": metric.plugin, "config": metric.values} for metric in self.recipe.metrics],
             "cases": synthesis.count if synthesis else 0,
             "batch_size": synthesis.batch_size if synthesis else None,
             "shards": {"all": self.shards, "committed": self.committed},
@@ -107,7 +108,7 @@ def plan_run(
 
 
 def check_needs_no_data(recipe: Recipe, registry: Registry) -> None:
-    """Raise ConfigError where a training or a stage of ``recipe`` needs real data; for recipes that name none."""
+    """Raise ConfigError where any part of ``recipe`` needs real data; for recipes that name none."""
     if recipe.jobs:
         first = recipe.in_order()[0].name
         raise ConfigError(f"training {first} needs real data; name some, for example --data isic2018:PATH")
@@ -116,6 +117,8 @@ def check_needs_no_data(recipe: Recipe, registry: Registry) -> None:
         plugin: Any = registry.find(stage.plugin, *STAGE_ROLES).plugin
         if plugin.needs_fit:
             raise ConfigError(f"stage {key} must be fitted on real data; name some, for example --data folder:PATH")
+    for metric in recipe.metrics:
+        raise ConfigError(f"metric {metric.plugin} needs real data; name some, for example --data folder:PATH")
 
 
 def _real_data(recipe: Recipe, registry: Registry) -> dict[str, Any] | None:

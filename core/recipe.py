@@ -7,15 +7,21 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from .chain import Chain, StageSpec, write_key, write_value
-from .config import PluginConfig, build_config
+from .config import build_config
 from .errors import ConfigError, first_line
+from .recipe_file import (
+    DataSettings,
+    RecipeFile,
+    SynthesisSettings,
+    read_call,
+    used_plugin,
+    written_call,
+    written_values,
+)
 from .registry import Registry, default_registry
-from .seeding import SEED_LIMIT
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -24,25 +30,6 @@ if TYPE_CHECKING:
 JOB_REFERENCE = "train:"
 JOB_NAME = re.compile(r"[a-z0-9][a-z0-9_.+-]*", re.IGNORECASE)
 DATA_KINDS = ("real", "synthetic")
-
-
-class DataSettings(PluginConfig):
-    """Which real data a recipe works on."""
-
-    source: str | None = Field(None, description="data specification such as isic2018:PATH; --data replaces it")
-    size: int | None = Field(None, ge=8, le=4096, description="edge in pixels that images are resized to")
-    limit: int | None = Field(None, ge=1, description="use only the first cases of the training split")
-
-
-class SynthesisSettings(PluginConfig):
-    """How the chain is run."""
-
-    count: int = Field(64, ge=1, description="number of cases to make")
-    batch_size: int = Field(16, ge=1, description="cases that networks see at once; part of a case's identity")
-    shard_size: int = Field(64, ge=1, description="cases committed to disk at once")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="arithmetic of networks, in the chain and in the recipe's trainings"
-    )
 
 
 @dataclass(frozen=True)
@@ -79,27 +66,15 @@ class Job:
         return "synthetic" in self.on
 
 
-class _RecipeFile(PluginConfig):
-    """The layout of a recipe file."""
-
-    name: str = "recipe"
-    description: str = ""
-    seed: int = Field(0, ge=0, lt=SEED_LIMIT)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    data: DataSettings = Field(default_factory=lambda: DataSettings.model_validate({}))
-    synthesis: SynthesisSettings | None = None
-    train: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    stage: list[dict[str, Any]] = Field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a run needs: seed, data, training jobs, and the chain with its settings.
+    """Everything that a run needs: seed, data, training jobs, the chain with its settings, and metrics.
 
-    Jobs that train on real data alone run first, then the chain, then jobs that train on synthetic cases. A stage or
-    job refers to the checkpoint of job NAME as ``train:NAME``.
+    Jobs that train on real data alone run first, then the chain, then jobs that train on synthetic cases, then the
+    metrics. A stage, job or metric refers to the checkpoint of job NAME as ``train:NAME``.
 
     Attributes:
+        metrics: what the report tells of the likeness of accepted cases and real images, see :mod:`.likeness`.
         precision: arithmetic of the trainings of a recipe without a chain; a chain's own governs the trainings too.
 
     Raises:
@@ -113,10 +88,11 @@ class Recipe:
     jobs: tuple[Job, ...] = ()
     synthesis: Synthesis | None = None
     precision: str = "auto"
+    metrics: tuple[StageSpec, ...] = ()
 
     def __post_init__(self) -> None:
         given = {key: getattr(self, key) for key in ("name", "description", "seed", "precision")}
-        object.__setattr__(self, "seed", build_config(_RecipeFile, given, where="recipe").seed)
+        object.__setattr__(self, "seed", build_config(RecipeFile, given, where="recipe").seed)
 
     @property
     def training_precision(self) -> str:
@@ -144,15 +120,16 @@ class Recipe:
             table = tomllib.loads(text)
         except (ValueError, RecursionError) as error:  # Python reads no integer of more than 4,300 digits
             raise ConfigError(f"{where} is no valid TOML: {first_line(error)}") from None
-        read = build_config(_RecipeFile, table, where=where)
+        read = build_config(RecipeFile, table, where=where)
         jobs = tuple(_read_job(name, values, where) for name, values in read.train.items())
         synthesis = None
         if read.stage:
-            chain = Chain(tuple(_read_stage(position, values, where) for position, values in enumerate(read.stage)))
+            chain = Chain(tuple(read_call("stage", *entry, where) for entry in enumerate(read.stage)))
             synthesis = Synthesis(chain, **(read.synthesis or SynthesisSettings.model_validate({})).model_dump())
         elif read.synthesis:
             raise ConfigError(f"{where}: [synthesis] is given but no [[stage]]")
-        recipe = cls(read.name, read.description, read.seed, read.data, jobs, synthesis, read.precision)
+        metrics = tuple(read_call("metric", *entry, where) for entry in enumerate(read.metric))
+        recipe = cls(read.name, read.description, read.seed, read.data, jobs, synthesis, read.precision, metrics)
         recipe.check(where)
         return recipe
 
@@ -162,14 +139,16 @@ class Recipe:
         lines += [f"seed = {self.seed}"]
         lines += [f"precision = {write_value(self.precision)}"] if self.precision != "auto" else []
         lines += ["", "[data]"]
-        lines += [f"{key} = {write_value(value)}" for key, value in self.data.model_dump(exclude_none=True).items()]
+        lines += written_values(self.data.model_dump())
         for job in self.jobs:
             lines += ["", f"[train.{write_key(job.name)}]", f"use = {write_value(job.trainer)}"]
-            lines += [f"on = {write_value(list(job.on))}", *_lines(job.values)]
+            lines += [f"on = {write_value(list(job.on))}", *written_values(job.values)]
         if self.synthesis:
-            lines += ["", "[synthesis]", *_lines(self.synthesis.settings())]
+            lines += ["", "[synthesis]", *written_values(self.synthesis.settings())]
             for stage in self.synthesis.chain.stages:
-                lines += ["", "[[stage]]", f"use = {write_value(stage.plugin)}", *_lines(stage.values)]
+                lines += written_call("stage", stage)
+        for metric in self.metrics:
+            lines += written_call("metric", metric)
         return "\n".join(lines) + "\n"
 
     def check(self, where: str = "recipe") -> None:
@@ -177,6 +156,8 @@ class Recipe:
         stages = self.synthesis.chain.keys if self.synthesis else ()
         if self.synthesis and self.precision != "auto":
             raise ConfigError(f"{where}: precision belongs into [synthesis], where it governs the trainings too")
+        if self.metrics and not self.synthesis:
+            raise ConfigError(f"{where}: [[metric]] measures synthetic cases but there is no [[stage]]")
         for position, job in enumerate(self.jobs):
             if not JOB_NAME.fullmatch(job.name) or job.name in ("data", "synthesis"):
                 allowed = "letters, digits, '-', '_', '+' and '.'"
@@ -195,12 +176,12 @@ class Recipe:
     def with_value(self, path: str, value: Any) -> Recipe:
         """Return the recipe with one value replaced, as ``--set`` does.
 
-        ``path`` is ``stage.key``, ``training.key``, ``data.key``, ``synthesis.key``, ``seed``, ``name`` or, without a
-        chain, ``precision``.
+        ``path`` is ``stage.key``, ``training.key``, ``metric.key``, ``data.key``, ``synthesis.key``, ``seed``, ``name``
+        or, without a chain, ``precision``. A second metric of one plugin is called ``name-2``, as stages are.
         """
         place, _, key = path.rpartition(".")
         if not place and key in ("seed", "name", "precision"):
-            checked = build_config(_RecipeFile, {key: value}, where=f"--set {path}")
+            checked = build_config(RecipeFile, {key: value}, where=f"--set {path}")
             changed = replace(self, **{key: getattr(checked, key)})
             changed.check(f"--set {path}")
             return changed
@@ -217,8 +198,11 @@ class Recipe:
         if place in {job.name for job in self.jobs}:
             jobs = (replace(j, values={**j.values, key: value}) if j.name == place else j for j in self.jobs)
             return replace(self, jobs=tuple(jobs))
+        metrics = Chain(self.metrics)
+        if place in metrics.keys:
+            return replace(self, metrics=metrics.with_value(place, key, value).stages)
         places = ["data", *(["synthesis", *self.synthesis.chain.keys] if self.synthesis else [])]
-        places += [job.name for job in self.jobs]
+        places += [*(job.name for job in self.jobs), *metrics.keys]
         raise ConfigError(f"--set {path}: there is nothing called {place or key!r}; there are {', '.join(places)}")
 
     def resolved(self, registry: Registry | None = None) -> Recipe:
@@ -274,26 +258,10 @@ class Recipe:
         )
 
 
-def _lines(values: Mapping[str, Any]) -> list[str]:
-    return [f"{write_key(key)} = {write_value(value)}" for key, value in values.items() if value is not None]
-
-
-def _used_plugin(values: Mapping[str, Any], where: str) -> str:
-    plugin = values.get("use")
-    if not isinstance(plugin, str) or not plugin:
-        raise ConfigError(f"{where}: key 'use' is required and names the plugin, for example use = \"ddpm\"")
-    return plugin
-
-
 def _read_job(name: str, values: Mapping[str, Any], where: str) -> Job:
     where = f"{where}: [train.{name}]"
     on = values.get("on", ["real"])
     if not isinstance(on, list) or not on or any(kind not in DATA_KINDS for kind in on):
         raise ConfigError(f'{where}: on = {on!r} must be a list of "real" and "synthetic"')
     rest = {key: value for key, value in values.items() if key not in ("use", "on")}
-    return Job(name, _used_plugin(values, where), tuple(dict.fromkeys(on)), rest)
-
-
-def _read_stage(position: int, values: Mapping[str, Any], where: str) -> StageSpec:
-    plugin = _used_plugin(values, f"{where}: [[stage]] number {position + 1}")
-    return StageSpec(plugin, {key: value for key, value in values.items() if key != "use"})
+    return Job(name, used_plugin(values, where), tuple(dict.fromkeys(on)), rest)

@@ -30,7 +30,8 @@ def resolve_recipe(recipe: Recipe, registry: Registry) -> Recipe:
             _check_checkpoints(config, trained, where=f"stage {key}")
             stages.append(StageSpec(stage.plugin, _written(config, where=f"stage {key}")))
         synthesis = replace(synthesis, chain=Chain(tuple(stages)))
-    return replace(recipe, jobs=jobs, synthesis=synthesis)
+    metrics = tuple(_resolve_metric(metric, recipe, registry) for metric in recipe.metrics)
+    return replace(recipe, jobs=jobs, synthesis=synthesis, metrics=metrics)
 
 
 def _resolve_job(job: Job, recipe: Recipe, registry: Registry) -> Job:
@@ -39,6 +40,14 @@ def _resolve_job(job: Job, recipe: Recipe, registry: Registry) -> Job:
     earlier = {other.name for other in recipe.in_order()[: recipe.in_order().index(job)]}
     _check_checkpoints(config, earlier, where=where)
     return replace(job, values=_written(config, where=where))
+
+
+def _resolve_metric(metric: StageSpec, recipe: Recipe, registry: Registry) -> StageSpec:
+    where = f"metric {metric.plugin}"
+    config = registry.configured(registry.find(metric.plugin, "metric").plugin, metric.values, where=where)
+    # A network that saw synthetic cases is no judge of them.
+    _check_checkpoints(config, {job.name for job in recipe.jobs if not job.after_synthesis}, where=where)
+    return StageSpec(metric.plugin, _written(config, where=where))
 
 
 def _written(config: PluginConfig, *, where: str) -> dict[str, Any]:

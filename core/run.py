@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 MANIFEST_KEYS = {"seed", "stages", "data", "machine", "versions"}
 REJECTION_KEYS = {"kept", "by", "score", "value", "threshold"}
+LIKENESS_KEYS = {"metric", "inputs", "yardstick", "synthetic"}
 STAGE_KEYS = {"key", "plugin", "config", "checkpoints", "fitted"}
 
 
@@ -197,6 +198,24 @@ class Run:
         """Return the metrics of every finished training job by its name; None for one that is not finite."""
         files = {job.name: self.store.jobs / job.name / "metrics.json" for job in self.recipe.jobs}
         return {name: read_json(file) for name, file in files.items() if file.exists()}
+
+    def likeness(self) -> list[dict[str, Any]] | None:
+        """Return what the recipe's metrics found, one row a metric; None before they were measured.
+
+        A row holds ``metric`` as in the recipe, and ``synthetic`` and ``yardstick``: each the fields of a
+        :class:`~lesionforge.core.metrics.Measurement`, or the ``reason`` of a refusal. Both compare with the real
+        training split, the accepted cases and the real validation split. The yardstick is None for metrics of paired
+        images, which two splits do not share, and for data without a validation split.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        if not self.store.metrics.exists():
+            return None
+        rows = read_json(self.store.metrics)
+        if not isinstance(rows, list) or not all(_has(row, LIKENESS_KEYS) for row in rows):
+            raise StoreError(f"{self.store.metrics} is damaged; delete it and --resume the run")
+        return rows
 
     def dataset(self, *, kept: bool = True) -> Dataset:
         """Return the run's cases as a dataset: images, masks, labels and prompts of accepted (or rejected) cases."""

@@ -1,4 +1,4 @@
-"""Carries a recipe out: jobs on real data, the chain shard by shard, jobs on synthetic data, the report."""
+"""Carries a recipe out: jobs on real data, the chain shard by shard, jobs on synthetic data, metrics, the report."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from .dataset import Dataset, grouped_split
 from .errors import ConfigError, LesionforgeError
 from .execution import fit_stages, set_up
 from .jobs import JobRunner
+from .likeness import measure_likeness
 from .loading import load_dataset, with_source
 from .manifest import FORMAT, canonical_json, data_facts, machine_facts, package_versions, stage_facts, text_hash
 from .plan import check_needs_no_data
@@ -52,6 +53,7 @@ def run_recipe(
         stages = work.prepare()
         work.synthesise(stages, workers)
         work.compare()
+        work.measure()
         run = Run(output)
         if report:
             from .report import write_report
@@ -159,6 +161,11 @@ class _Work:
         for job in self.recipe.in_order():
             if job.after_synthesis:
                 self._jobs.run(job, _needed(self.real, job.name), Run(self.store.root).dataset())
+
+    def measure(self) -> None:
+        """Measure how alike accepted cases and real images are; last, so that nothing else waits for it."""
+        if self.recipe.metrics and self.real is not None:
+            measure_likeness(Run(self.store.root), self.real, device=self.device, registry=self.registry)
 
     def _rehearse(self) -> None:
         """Set up every stage that waits for no training, so that its mistakes show before hours of work."""

@@ -46,6 +46,7 @@ class RunStore:
         self.fitted = root / "fitted"
         self.shards = root / "shards"
         self.jobs = root / "train"
+        self.metrics = root / "metrics.json"
         self.report = root / "report"
         self.log = root / "log.jsonl"
 

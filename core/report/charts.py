@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,16 +136,28 @@ def curve(title: str, steps: Numbers, values: Numbers, *, note: str = "") -> Cha
     )
 
 
-def intervals(title: str, rows: Sequence[tuple[str, float, float, float]], *, x_label: str) -> Chart:
-    """Return one row for each (name, value, low, high), with a rule at 0."""
-    bounds = np.array([value for row in rows for value in row[1:]])
-    shown = axis_for(bounds, marks=(0.0,), allow_log=False, trim=False)
+def intervals(
+    title: str,
+    rows: Sequence[tuple[str, float, float, float]],
+    *,
+    x_label: str,
+    zero: bool = True,
+    write: Callable[[float], str] = signed,
+) -> Chart:
+    """Return one row for each (name, value, low, high).
+
+    Args:
+        zero: draw a rule at 0.
+        write: how the numbers are written.
+    """
+    bounds, marks = np.array([value for row in rows for value in row[1:]]), (0.0,) if zero else ()
+    shown = axis_for(bounds, marks=marks, allow_log=False, trim=False)
     margin = 0.08 * (shown.high - shown.low)
     axis = Axis(shown.low - margin, shown.high + margin)
 
     def placed(position: int, name: str, value: float, low: float, high: float) -> Interval:
         x, left, right = (_x(float(axis.at(bound))) for bound in (value, low, high))
-        label = f"{signed(value)} ({signed(low)} to {signed(high)})"
+        label = f"{write(value)} ({write(low)} to {write(high)})"
         return Interval(TOP + ROW_HEIGHT * (position + 0.7), x, left, right, name, label)
 
     rows_placed = [placed(position, *row) for position, row in enumerate(rows)]
@@ -157,7 +169,7 @@ def intervals(title: str, rows: Sequence[tuple[str, float, float, float]], *, x_
         x_ticks=_placed_x(axis.ticks(4)),
         y_ticks=[],
         height=TOP + BOTTOM + ROW_HEIGHT * len(rows),
-        rules=[Rule(_x(float(axis.at(0.0))), "")],
+        rules=[Rule(_x(float(axis.at(mark))), "") for mark in marks],
         intervals=rows_placed,
     )
 

@@ -17,6 +17,7 @@ from . import wording
 from .census import take_census
 from .comparison import CAUTION, compare_jobs, further_metrics, segmentation_jobs
 from .gallery import kept_pictures, real_pictures, rejected_rows, soft_mask_pictures
+from .likeness import likeness_of
 from .overview import facts_of, is_phantom, job_seconds, reference_name, short, stage_table, tiles, title_of
 from .scores import score_rows
 from .shapes import compare_shapes
@@ -81,6 +82,7 @@ def _content(run: Run, real: Dataset | None) -> dict[str, Any]:
         "real": seen,
         "real_pictures": real_pictures(seen, f"{reference} image") if seen else [],
         "scores": score_rows(run, census, reference),
+        "likeness": likeness_of(run),
         "shapes": compare_shapes(census.accepted.items, seen, reference),
         "jobs": jobs,
         "job_seconds": job_seconds(run),

@@ -24,6 +24,7 @@ recipes = st.builds(
     data=st.builds(DataSettings, source=st.none() | texts, size=st.none() | st.integers(8, 512)),
     jobs=st.lists(jobs, max_size=2, unique_by=lambda job: job.name).map(tuple),
     synthesis=synthesis,
+    metrics=st.lists(st.builds(StageSpec, plugins, settings), max_size=2).map(tuple),
 )
 
 SMALL = """
@@ -41,6 +42,11 @@ use = "blobs"
 size = 16
 [[stage]]
 use = "threshold"
+[[metric]]
+use = "gap"
+[[metric]]
+use = "gap"
+weights = "train:first"
 """
 
 
@@ -72,6 +78,7 @@ def test_expression_and_recipe_mean_the_same():
         ("synthesis.count", 5, lambda r: r.synthesis.count),
         ("data.size", 32, lambda r: r.data.size),
         ("seed", 8, lambda r: r.seed),
+        ("gap-2.level", 0.5, lambda r: r.metrics[1].values["level"]),
     ],
 )
 def test_one_value_is_replaced(path, value, read):
@@ -97,6 +104,11 @@ def test_defaults_are_written_out(registry):
         (lambda t: t.replace("train:first", "train:third"), "names no training that runs before it; there are first"),
         (lambda t: t.replace("[[stage]]", "[[stage"), "is no valid TOML"),
         (lambda t: t[: t.index("[[stage]]")], "there is no [[stage]]"),
+        (lambda t: t.replace('use = "gap"', "", 1), "[[metric]] number 1: key 'use' is required"),
+        (lambda t: t.replace('"gap"', '"gaps"', 1), "no metric is called 'gaps'"),
+        (lambda t: t + "size = 3", "metric gap: unknown key 'size'"),
+        (lambda t: t.replace('weights = "train:first"', 'weights = "train:second"'), "no training that runs before it"),
+        (lambda t: 'name = "x"\n' + t[t.index("[[metric]]") :], "[[metric]] measures synthetic cases but there is no"),
     ],
 )
 def test_a_wrong_recipe_is_one_clear_line(registry, change, said):
@@ -108,5 +120,5 @@ def test_a_wrong_recipe_is_one_clear_line(registry, change, said):
 def test_a_missing_recipe_and_an_unknown_place_are_named(tmp_path):
     with pytest.raises(ConfigError, match="No such file"):
         Recipe.load(tmp_path / "none.toml")
-    with pytest.raises(ConfigError, match="there are data, synthesis, blobs, threshold, first, second"):
+    with pytest.raises(ConfigError, match="there are data, synthesis, blobs, threshold, first, second, gap, gap-2"):
         Recipe.from_toml(SMALL).with_value("blob.size", 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -9,6 +10,8 @@ from pydantic import Field
 from safetensors.torch import save_file
 
 import lesionforge as lf
+from lesionforge.core.errors import DataError
+from lesionforge.core.metrics import Measurement
 from lesionforge.core.registry import Registry
 from lesionforge.core.training import TrainingLoop, Validation
 
@@ -80,8 +83,6 @@ class Explodes(lf.Annotator):
         marker: str = Field("", description="file whose presence calms it")
 
     def annotate(self, batch):
-        from pathlib import Path
-
         calm = self.config.marker and Path(self.config.marker).exists()
         if not calm and f"case-{self.config.at:08d}" in batch.ids:
             raise ZeroDivisionError("boom\nsecond line")
@@ -129,7 +130,28 @@ class Mean(lf.Trainer):
         return {"cases": float(len(test))}
 
 
-TOYS = [Blobs, Threshold, Brightness, Explodes, Mean]
+class Gap(lf.Metric):
+    """Tells how much brighter the second dataset is; refuses sets of fewer images than it is told."""
+
+    name = "gap"
+
+    class Config(lf.PluginConfig):
+        level: float = Field(1.0, ge=0, description="brightness of white")
+        least: int = Field(1, ge=1, description="images that each set must have")
+        weights: lf.Checkpoint | None = Field(None, description="checkpoint that it would look through")
+
+    def measure(self, comparison):
+        sets = (comparison.first, comparison.second)
+        images = (len(sets[0]), len(sets[1]))
+        if min(images) < self.config.least:
+            raise DataError(f"{images[0]} and {images[1]} images are not {self.config.least}")
+        means = [float(data.fetch(range(len(data)), masks=False).images.mean()) for data in sets]
+        value = (means[1] - means[0]) * self.config.level
+        weights = self.config.weights and Path(self.config.weights).name
+        return Measurement("gap", value, value - 1, value + 1, images, images, None, {"weights": weights})
+
+
+TOYS = [Blobs, Threshold, Brightness, Explodes, Mean, Gap]
 
 
 def entry_point(name, load, distribution="toy-distribution"):

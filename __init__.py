@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Annotator": "core.roles",
+    "Architecture": "core.roles",
     "Batch": "core.batch",
     "Case": "core.run",
     "Chain": "core.chain",
@@ -49,6 +50,7 @@ _PUBLIC = {
 
 __all__ = [
     "Annotator",
+    "Architecture",
     "Batch",
     "Case",
     "Chain",
@@ -97,7 +99,7 @@ if TYPE_CHECKING:
     from .core.loading import load_dataset
     from .core.metrics import compare
     from .core.recipe import Recipe
-    from .core.roles import Annotator, Exporter, Extractor, Filter, Generator, Metric, Source, Trainer
+    from .core.roles import Annotator, Architecture, Exporter, Extractor, Filter, Generator, Metric, Source, Trainer
     from .core.run import Case, Run, open_run
     from .core.training import Snapshot, TrainingLoop, Validation, cosine_rate
 

@@ -25,7 +25,7 @@ RoleOption = Annotated[
     str | None,
     typer.Option(
         "--role",
-        help="generator, annotator, filter, trainer, source, exporter, extractor or metric.",
+        help="generator, annotator, filter, trainer, source, exporter, extractor, architecture or metric.",
         autocompletion=complete_role,
         show_default=False,
     ),
@@ -126,7 +126,16 @@ def _facts(entry: PluginEntry, registry: Registry) -> dict[str, Any]:
 
 
 def _explanation(entry: PluginEntry) -> dict[str, Any]:
-    return {"doc": inspect.getdoc(entry.plugin), "config": entry.plugin.Config.model_json_schema()}
+    facts = {"doc": inspect.getdoc(entry.plugin), "config": entry.plugin.Config.model_json_schema()}
+    parameters = _parameters(entry)
+    return facts if parameters is None else {**facts, "parameters": parameters}
+
+
+def _parameters(entry: PluginEntry) -> int | None:
+    """Return how many parameters an architecture has by default; None for other roles, so that torch is not loaded."""
+    from ..core.architectures import default_parameter_count
+
+    return default_parameter_count(entry) if entry.role == "architecture" else None
 
 
 def _print_list(entries: list[PluginEntry], registry: Registry) -> None:
@@ -165,6 +174,10 @@ def _print_plugin(entry: PluginEntry, out: Console) -> None:
         rows.append([Text(printable(key.name), style="cyan"), key.default, meaning])
     if rows:
         out.print(columns(rows, header=("key", "default", "meaning")))
+    parameters = _parameters(entry)
+    if parameters is not None:
+        out.print()
+        out.print(f"{parameters:,} trainable parameters with the defaults")
 
 
 def paragraphs(doc: str) -> list[str]:

@@ -119,6 +119,7 @@ class JobRunner:
     def _record_facts(self, job: Job, trainer: Trainer, training: Dataset, folder: Path) -> None:
         """Write which images the job sees and all that shapes its weights; refuse to resume under other facts."""
         entry = self.registry.find(job.trainer, "trainer")
+        used = entry.plugin.uses(trainer.config, self.registry)
         facts = {
             "trainer": job.trainer,
             "distribution": entry.distribution,
@@ -130,7 +131,7 @@ class JobRunner:
             "data": data_facts(training),
             "precision": trainer.context.precision,
             "machine": machine_facts(self.device, self.registry),
-            "versions": package_versions(entry.distribution),
+            "versions": package_versions(entry.distribution, *(other.distribution for other in used)),
         }
         file = folder / FACTS
         if file.exists():

@@ -11,7 +11,7 @@ from typing import Any
 import pluggy
 
 from .config import PluginConfig, build_config, extractor_fields
-from .errors import PluginError, first_line
+from .errors import LesionforgeError, PluginError, first_line
 from .hookspecs import PROJECT, LifecycleHooks, Observers, RegistrationHooks
 from .roles import ROLES, Plugin
 
@@ -122,7 +122,7 @@ class Registry:
 
         Raises:
             ConfigError: a key is unknown or a value is not allowed.
-            PluginError: a value names an extractor that is not there or broken.
+            PluginError: a value names another plugin that is not there or broken.
         """
         config = build_config(plugin.Config, values, where=where)
         for key in extractor_fields(plugin.Config):
@@ -131,6 +131,10 @@ class Registry:
                     self.find(getattr(config, key), "extractor")
                 except PluginError as error:
                     raise PluginError(f"{where}: {key}: {error}") from None
+        try:
+            plugin.uses(config, self)
+        except LesionforgeError as error:
+            raise type(error)(f"{where}: {error}") from None
         return config
 
     def create(self, role: str, name: str, values: Mapping[str, Any], *, where: str) -> Any:

@@ -11,12 +11,13 @@ from .config import PluginConfig
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from .batch import Batch
     from .context import Context
     from .dataset import Dataset
     from .metrics import Comparison, Measurement
+    from .registry import PluginEntry, Registry
 
 
 class Plugin(ABC):
@@ -34,6 +35,16 @@ class Plugin(ABC):
 
     def __init__(self, config: PluginConfig | None = None) -> None:
         self.config: Any = self.Config() if config is None else config
+
+    @classmethod
+    def uses(cls, config: Any, registry: Registry) -> Sequence[PluginEntry]:
+        """Return the other plugins that ``config`` names: looked up before any work, recorded with their versions.
+
+        Raises:
+            ConfigError: ``config`` does not fit one of them.
+            PluginError: one of them is not there or broken.
+        """
+        return ()
 
     def setup(self, context: Context) -> None:
         """Load networks and everything heavy. Called once, before any other work."""
@@ -180,6 +191,35 @@ class Extractor(Plugin):
         """Return one (N, D) fp32 vector an image for (N, 3, H, W) images in [0, 1]."""
 
 
+class Architecture(Plugin):
+    """A segmentation network that the trainer builds by name: ``unet``, or ``dff-unet(width=8)`` with values.
+
+    The module that :meth:`build` returns maps (N, 3, H, W) normalised images to (N, 1, H, W) logits of the lesion, for
+    edges that are multiples of :attr:`stride`. In training mode it may return further channels, each a prediction of
+    the same mask: the trainer adds half the mean of their losses. It may also have
+
+    - ``training_loss(outputs, masks, loss)``: the scalar loss of what it returned in training mode, which may then be
+      of any form, against (N, 1, H, W) masks; ``loss(logits, masks)`` is the loss that the trainer was told;
+    - ``encode(images)``: the encoder's (N, C, h, w) maps, shallow to deep, for the extractor ``segmenter``;
+    - ``encoder_module()``: the part that pretrained weights from a file go into.
+    """
+
+    role = "architecture"
+
+    @property
+    def stride(self) -> int:
+        """Number of pixels of which the edges of images must be multiples."""
+        return 1
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Return a new network with random weights from torch's current random state; nothing is downloaded.
+
+        Raises:
+            ConfigError: values do not go together, which only building shows.
+        """
+
+
 class Metric(Plugin):
     """Measures how alike two datasets are, or how near the images of one are to the same cases' images in the other.
 
@@ -201,5 +241,5 @@ class Metric(Plugin):
 STAGE_ROLES: dict[str, type[Stage]] = {role.role: role for role in (Generator, Annotator, Filter)}
 ROLES: dict[str, type[Plugin]] = {
     **STAGE_ROLES,
-    **{role.role: role for role in (Trainer, Source, Exporter, Extractor, Metric)},
+    **{role.role: role for role in (Trainer, Source, Exporter, Extractor, Architecture, Metric)},
 }

@@ -22,6 +22,7 @@ from ..execution import check_contract, fit_stages, set_up
 from ..registry import Registry, default_registry
 from ..roles import STAGE_ROLES, Generator, Stage
 from .interruption import TrainerBench
+from .networks import ArchitectureBench
 from .specimens import disc_dataset, filled_batch
 
 BATCH = 6
@@ -65,6 +66,9 @@ def contract_rules(
     if entry.role == "trainer":
         trainer = TrainerBench(lambda: registry.create("trainer", name, values, where=name), data, precision)
         return [*rules, Rule("killed and resumed equals uninterrupted", trainer.resumes_exactly)]
+    if entry.role == "architecture":
+        bench = ArchitectureBench(registry.create("architecture", name, values, where=name))
+        return rules + [Rule(rule, check) for rule, check in bench.rules().items()]
     return rules
 
 

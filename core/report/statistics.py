@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Numbers = NDArray[np.float64]
+from ..bootstrap import RESAMPLES, Numbers, hierarchical_interval
+
 T = TypeVar("T")
 
-RESAMPLES = 10_000
-DRAWS_AT_ONCE = 2_000_000
 KOLMOGOROV_95 = math.sqrt(-math.log(0.05 / 2) / 2)
 
 
@@ -94,19 +93,11 @@ def paired_difference(
         groups: lesion of each image; an image that is not named is a group of its own.
         seed: seed of the draws.
     """
-    totals: dict[str, list[float]] = {}
-    for image, difference in differences.items():
-        totals.setdefault(groups.get(image, f"image {image}"), []).append(difference)
-    sums = np.array([math.fsum(values) for values in totals.values()])
-    sizes = np.array([len(values) for values in totals.values()])
-    rng, drawn = np.random.default_rng(seed), []
-    at_once = max(1, DRAWS_AT_ONCE // len(sums))
-    for start in range(0, resamples, at_once):
-        rows = rng.integers(0, len(sums), (min(at_once, resamples - start), len(sums)))
-        drawn.append(sums[rows].sum(axis=1) / sizes[rows].sum(axis=1))
-    low, high = np.quantile(np.concatenate(drawn), (0.025, 0.975))
-    mean = math.fsum(differences.values()) / len(differences)
-    return PairedDifference(mean, float(low), float(high), len(differences), len(sums))
+    lesions = [groups.get(image, f"image {image}") for image in differences]
+    found = hierarchical_interval(
+        np.array([[*differences.values()]], np.float64), lesions, seed=seed, resamples=resamples
+    )
+    return PairedDifference(found.mean, *found.percentile, found.images, found.groups)
 
 
 def median(values: Sequence[float] | Numbers) -> float | None:

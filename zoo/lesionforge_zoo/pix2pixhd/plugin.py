@@ -20,9 +20,7 @@ from .config import GeneratorShape
 class Pix2PixHDTrainerConfig(GeneratorShape):
     """Settings of the trainer ``pix2pixhd``."""
 
-    classes: bool = Field(
-        False, description="condition on the dataset's labels: the mask in its class's plane too"
-    )
+    classes: bool = Field(False, description="condition on the dataset's labels: the mask in its class's plane too")
     discriminators: int = Field(3, ge=1, le=4, description="discriminators, at the full edge, a half ... (paper: 3)")
     discriminator_width: int = Field(64, ge=4, description="channels of a discriminator's first layer (paper)")
     discriminator_halvings: int = Field(

@@ -46,11 +46,12 @@ class Resampling:
     """Draws of runs and of lesions with replacement, made once for all differences between runs on the same images.
 
     Every draw takes runs with replacement and, independently, lesions with replacement: the same lesions in every run,
-    since all runs are tested on the same images (the pigeonhole bootstrap of Owen 2007). Draws of R runs vary too little
-    by (R - 1) / R and have thinner tails than Student's t; and what is a matter of run and lesion together varies three
-    times too much. So [ours] the draws' distance from the mean is scaled: to the unbiased variance of a mean of crossed
-    random effects, and from the normal to Student's quantile with Satterthwaite's degrees of freedom. With one run only
-    lesions are drawn; then nothing is known of how another run would differ, and the interval does not contain it.
+    since all runs are tested on the same images (the pigeonhole bootstrap of Owen 2007). Draws of R runs vary too
+    little by (R - 1) / R and have thinner tails than Student's t; and what is a matter of run and lesion together
+    varies three times too much. So [ours] the draws' distance from the mean is scaled: to the unbiased variance of a
+    mean of crossed random effects, and from the normal to Student's quantile with Satterthwaite's degrees of freedom.
+    With one run only lesions are drawn; then nothing is known of how another run would differ, and the interval does
+    not contain it.
     """
 
     def __init__(self, runs: int, groups: Sequence[str], *, seed: int, resamples: int = RESAMPLES) -> None:

@@ -8,10 +8,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .context import Context, choose_precision
-from .durable import read_json, remove_leftovers, write_text
+from .durable import new_folder, read_json, remove_leftovers, write_text
 from .errors import DataError, StoreError
 from .execution import resolve_checkpoints
 from .guarding import guarded
@@ -34,17 +34,41 @@ if TYPE_CHECKING:
 
     from .dataset import Dataset
     from .roles import Trainer
-    from .store import RunStore
 
 METRICS = "metrics.json"
 FACTS = "job.json"
+TRAINING_DATA = "training_data.jsonl"
+VALIDATION_DATA = "validation_data.jsonl"
+FURTHER_TESTS = "external"
+NO_CHECKPOINT = ("state", "samples", FURTHER_TESTS, METRICS, "*.csv", "*.jsonl", "*.npz")
+
+
+class OtherFacts(StoreError):
+    """An interrupted training cannot be resumed bit for bit, since what shapes it has changed."""
+
+
+class JobStore(Protocol):
+    """What a training job needs of the folder that it belongs to: a run's, or a study's."""
+
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        ...
+
+    @property
+    def jobs(self) -> Path:
+        """Where each job has a folder of its name."""
+        ...
+
+    def append_log(self, event: dict[str, Any]) -> None:
+        """Keep an event with its times."""
 
 
 @dataclass(frozen=True)
 class JobRunner:
     """Carries out training jobs in a run folder."""
 
-    store: RunStore
+    store: JobStore
     seed: int
     device: torch.device
     precision: str
@@ -61,19 +85,43 @@ class JobRunner:
         trainer = self._trainer(job)
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
-        self._record_facts(job, trainer, training, folder)
+        self._record_facts(job, trainer, training, validation, folder)
         self.registry.observers.job_started(name=job.name, trainer=job.trainer, output=folder)
         started = time.time()
         with guarded(f"training {job.name} failed"):
             trainer.train(training, validation, folder)
-        with guarded(f"training {job.name} could not be evaluated"):
-            measured = dict(trainer.evaluate(test, folder)) if test is not None else {}
-            metrics = {name: finite(float(value)) for name, value in measured.items()}
+        metrics = self._measured(job, trainer, test, folder)
         write_text(finished, canonical_json(metrics))
         shutil.rmtree(folder / "state", ignore_errors=True)
         self.store.append_log({"event": "job", "name": job.name, "start": started, "seconds": time.time() - started})
         self.registry.observers.job_done(name=job.name, metrics=metrics)
         return metrics
+
+    def evaluate(self, job: Job, test: Dataset, name: str) -> Mapping[str, float | None]:
+        """Evaluate the finished ``job`` on the further test set ``name`` unless that is done; return its metrics.
+
+        What the trainer writes goes to ``external/NAME`` in the job's folder, whole or not at all.
+        """
+        folder = self.store.jobs / job.name
+        target = folder / FURTHER_TESTS / name
+        if not (target / METRICS).exists():
+            trainer = self._trainer(job)
+            target.parent.mkdir(exist_ok=True)
+            remove_leftovers(target.parent)
+            with new_folder(target) as draft:
+                # A trainer finds its checkpoint where it leaves its results, so it is lent a copy.
+                shutil.copytree(folder, draft, ignore=shutil.ignore_patterns(*NO_CHECKPOINT), dirs_exist_ok=True)
+                lent = [file for file in draft.rglob("*") if file.is_file()]
+                metrics = self._measured(job, trainer, test, draft)
+                for file in lent:
+                    file.unlink()
+                write_text(draft / METRICS, canonical_json(metrics))
+        return read_json(target / METRICS)
+
+    def _measured(self, job: Job, trainer: Trainer, test: Dataset | None, folder: Path) -> dict[str, float | None]:
+        with guarded(f"training {job.name} could not be evaluated"):
+            measured = dict(trainer.evaluate(test, folder)) if test is not None else {}
+            return {name: finite(float(value)) for name, value in measured.items()}
 
     def _data(
         self, job: Job, real: Dataset, synthetic: Dataset | None
@@ -116,7 +164,9 @@ class JobRunner:
                 "restore them or start a new --output"
             )
 
-    def _record_facts(self, job: Job, trainer: Trainer, training: Dataset, folder: Path) -> None:
+    def _record_facts(
+        self, job: Job, trainer: Trainer, training: Dataset, validation: Dataset | None, folder: Path
+    ) -> None:
         """Write which images the job sees and all that shapes its weights; refuse to resume under other facts."""
         entry = self.registry.find(job.trainer, "trainer")
         used = entry.plugin.uses(trainer.config, self.registry)
@@ -137,11 +187,12 @@ class JobRunner:
         if file.exists():
             changed = differences(read_json(file), json.loads(canonical_json(facts)))
             if changed:
-                raise StoreError(
+                raise OtherFacts(
                     f"training {job.name} cannot be resumed bit for bit, since something changed: "
                     f"{'; '.join(changed[:3])}; restore it or delete {folder}"
                 )
             return
-        lines = "".join(f"{line}\n" for line in training.fingerprint())
-        write_text(folder / "training_data.jsonl", lines)
+        for name, data in ((TRAINING_DATA, training), (VALIDATION_DATA, validation)):
+            if data is not None:
+                write_text(folder / name, "".join(f"{line}\n" for line in data.fingerprint()))
         write_text(file, canonical_json(facts))

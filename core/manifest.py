@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,16 +137,21 @@ def data_facts(dataset: Dataset | None) -> dict[str, Any] | None:
     """Return name, size and content hash of the real data, or None."""
     if dataset is None:
         return None
-    digest = hashlib.sha256()
-    for line in dataset.fingerprint():
-        digest.update(f"{line}\n".encode())
     return {
         "name": dataset.name,
         "phantom": dataset.phantom,
         "cases": len(dataset),
         "size": dataset.size,
-        "sha256": digest.hexdigest(),
+        "sha256": lines_hash(dataset.fingerprint()),
     }
+
+
+def lines_hash(lines: Iterable[str]) -> str:
+    """Return the SHA-256 of lines of text, each ended by a line feed."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(f"{line}\n".encode())
+    return digest.hexdigest()
 
 
 def canonical_json(value: Any) -> str:

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import shutil
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -22,6 +21,7 @@ from PIL import Image
 from .batch import Batch
 from .durable import TEMPORARY_PREFIX, read_json, remove_leftovers, sync_folder, sync_tree, write_text
 from .errors import StoreError
+from .locking import flocked
 from .manifest import finite, text_hash
 from .places import is_free
 
@@ -103,21 +103,9 @@ class RunStore:
     def _flocked(self, name: str, mode: int, busy: str, *, patience: float) -> Iterator[None]:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            file = (self.root / name).open("w")
         except OSError as error:
             raise StoreError(f"cannot write to {self.root}: {error.strerror}") from error
-        with file:
-            deadline = time.monotonic() + patience
-            while True:
-                try:
-                    fcntl.flock(file, mode | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise StoreError(busy) from None
-                    time.sleep(0.05)
-                except OSError as error:
-                    raise StoreError(f"{self.root} is on a file system without locks: {error.strerror}") from error
+        with flocked(self.root / name, mode, busy, patience=patience):
             yield
 
     def write_manifest(self, manifest_text: str) -> None:

@@ -1,1 +1,1 @@
-"""Studies: arms of training data against each other on one fixed real test split, with statistics that can be believed."""
+"""Studies: arms of training data against each other on one fixed real test split, and what follows from the numbers."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...core.errors import ConfigError, PluginError
+from ..data.icd11 import Terms, class_words, entity_of
 from ..stable_diffusion.tokens import clip_tokenizer, count_tokens
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 PLACEHOLDER = re.compile(r"<[^<>\s]+>")
 """A single added token, such as ``<lesion>``."""
+PUNCTUATION = " ,;:.!?\N{HORIZONTAL ELLIPSIS}"
 CLAUSE_END = re.compile(r"(?<=[,;:.!?])\s+")
 
 
@@ -24,10 +26,12 @@ class PromptBudget:
     Args:
         prefix: text before every sentence, perhaps with ``{label}``; what stands in angle brackets is one token.
         limit: tokens of a whole prompt, start and end token included.
+        terms: how classes are worded. Models that are asked for ICD-11's terms are told to begin with the prefix; it
+            stands there once, whether they do or not.
     """
 
-    def __init__(self, prefix: str, limit: int) -> None:
-        self._prefix, self.limit = prefix, limit
+    def __init__(self, prefix: str, limit: int, terms: Terms = "plain") -> None:
+        self._prefix, self.limit, self.terms = prefix, limit, terms
         self._lock = threading.Lock()
         self._tokenizer = clip_tokenizer()
         self._tokenizer.add_tokens(list(dict.fromkeys(PLACEHOLDER.findall(prefix))))
@@ -44,7 +48,15 @@ class PromptBudget:
         missing = [case for case, label in zip(batch.ids, labels, strict=True) if label is None]
         if missing:
             raise PluginError(f"the prefix {self._prefix!r} needs a label, and case {missing[0]} has none")
-        return [self._prefix.replace("{label}", str(label).replace("_", " ")) for label in labels]
+        return [self._prefix.replace("{label}", class_words(str(label), self.terms)) for label in labels]
+
+    def bare(self, prefix: str, sentence: str) -> str:
+        """Return the sentence on one line, without the prefix where a model began with it as it was told."""
+        sentence = " ".join(sentence.split())
+        beginning = prefix.strip().rstrip(PUNCTUATION)
+        rest = sentence[len(beginning) :]
+        begins = sentence.lower().startswith(beginning.lower()) and not rest[:1].isalnum()
+        return rest.lstrip(PUNCTUATION) if self.terms == "icd-11" and beginning and begins else sentence
 
     def fits(self, prefix: str, sentence: str) -> bool:
         """True where both together keep to the limit."""
@@ -61,7 +73,7 @@ class PromptBudget:
         Raises:
             ConfigError: the prefix alone is too long.
         """
-        sentence = " ".join(sentence.split())
+        sentence = self.bare(prefix, sentence)
         if self.fits(prefix, sentence):
             return sentence
         for whole in (CLAUSE_END.split(sentence), sentence.split()):
@@ -80,12 +92,23 @@ class PromptBudget:
         return [self.shortened(prefix, text) for prefix, text in zip(self.prefixes(batch), sentences, strict=True)]
 
     def fill(self, batch: Batch, sentences: Sequence[str]) -> Batch:
-        """Return ``batch`` with one prompt a case; provenance has ``prompt_shortened`` where a sentence was cut."""
-        short = self.sentences(batch, sentences)
-        prompts = [_joined(prefix, text) for prefix, text in zip(self.prefixes(batch), short, strict=True)]
-        cut = [len(text) < len(" ".join(whole.split())) for text, whole in zip(short, sentences, strict=True)]
-        notes = [{"prompt_shortened": True} if shorter else {} for shorter in cut]
+        """Return ``batch`` with one prompt a case.
+
+        Provenance has ``prompt_shortened`` where a sentence was cut, and ``icd_11``, the class's code, where its terms
+        are asked for and it has the class.
+        """
+        prefixes, short = self.prefixes(batch), self.sentences(batch, sentences)
+        prompts = [_joined(prefix, text) for prefix, text in zip(prefixes, short, strict=True)]
+        whole = [self.bare(prefix, text) for prefix, text in zip(prefixes, sentences, strict=True)]
+        notes = [
+            {**({"prompt_shortened": True} if len(text) < len(full) else {}), **self._code(label)}
+            for text, full, label in zip(short, whole, batch.labels or (None,) * len(batch), strict=True)
+        ]
         return batch.with_columns(prompts=prompts, provenance=notes)
+
+    def _code(self, label: str | None) -> dict[str, str]:
+        entity = entity_of(label) if self.terms == "icd-11" else None
+        return {} if entity is None else {"icd_11": entity.code}
 
 
 def _joined(prefix: str, sentence: str) -> str:

@@ -69,5 +69,5 @@ def _backend(config: DescriptionConfig, budget: PromptBudget, context: Context) 
     if config.backend == "transformers":
         from .vision_language import VisionLanguageCaptioner
 
-        return VisionLanguageCaptioner(str(config.checkpoint), context)
+        return VisionLanguageCaptioner(str(config.checkpoint), budget, context)
     return MeasuredCaptioner(varied=config.wording == "varied", stream=context.name or "derm-prompt")

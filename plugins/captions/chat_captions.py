@@ -14,7 +14,7 @@ from PIL import Image
 
 from .answers import AnswerCache, question_key
 from .chat import ChatEndpoint, Pace
-from .instructions import DESCRIBE, invent, rewrite
+from .instructions import describe, invent, rewrite
 from .pixels import as_bytes
 
 if TYPE_CHECKING:
@@ -49,36 +49,39 @@ class ChatCaptioner:
         """Return one sentence for each image (N, 3, H, W) of the batch."""
         assert batch.images is not None
         pixels = as_bytes(batch.images)
-        prefixes = self._budget.prefixes(batch)
-        return self._each(
-            lambda row: self._fitting(self._description(batch.ids[row], pixels[row]), prefixes[row]), len(batch)
-        )
+        labels, prefixes = batch.labels or (None,) * len(batch), self._budget.prefixes(batch)
+
+        def write(row: int) -> str:
+            instruction = describe(labels[row], prefixes[row], self._budget.terms)
+            return self._fitting(self._description(batch.ids[row], pixels[row], instruction), prefixes[row])
+
+        return self._each(write, len(batch))
 
     def invented(self, batch: Batch, examples: Sequence[Sequence[str]]) -> list[str]:
         """Return one new sentence for each case, after its own ``examples``; nobody has seen an image of it."""
         labels, prefixes = batch.labels or (None,) * len(batch), self._budget.prefixes(batch)
 
         def write(row: int) -> str:
-            instruction = invent(examples[row], labels[row], self._words(prefixes[row]))
+            instruction = invent(examples[row], labels[row], self._words(prefixes[row]), self._budget.terms)
             key = question_key(self._endpoint.model, instruction, str(batch.seeds[row]))
             about = {"id": batch.ids[row], "model": self._endpoint.model}
             return self._fitting(self._cache.get(key, lambda: self._endpoint.ask(instruction), about), prefixes[row])
 
         return self._each(write, len(batch))
 
-    def _description(self, image_id: str, pixels: NDArray[np.uint8]) -> str:
+    def _description(self, image_id: str, pixels: NDArray[np.uint8], instruction: str) -> str:
         digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
-        key = question_key(self._endpoint.model, DESCRIBE, digest)
+        key = question_key(self._endpoint.model, instruction, digest)
 
         def ask() -> str:
             picture = {"type": "image_url", "image_url": {"url": _data_address(pixels)}}
-            return self._endpoint.ask([{"type": "text", "text": DESCRIBE}, picture])
+            return self._endpoint.ask([{"type": "text", "text": instruction}, picture])
 
         return self._cache.get(key, ask, {"id": image_id, "model": self._endpoint.model})
 
     def _fitting(self, sentence: str, prefix: str) -> str:
         """Return the sentence, rewritten by the model where it is too long beside ``prefix``."""
-        sentence = " ".join(sentence.split()).strip("\"'“” ")
+        sentence = self._budget.bare(prefix, " ".join(sentence.split()).strip("\"'“” "))
         if self._budget.fits(prefix, sentence):
             return sentence
         instruction = rewrite(sentence, self._words(prefix))

@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ...core.config import Checkpoint, PluginConfig
+from ..data.icd11 import Terms
 
 PREFIX = "An image of <lesion> on <skin>."
 """DiDGen's prefix; the two placeholder tokens are added to the vocabulary in training."""
@@ -38,6 +39,10 @@ class CaptionConfig(PluginConfig):
     )
     prefix: str = Field(
         PREFIX, description="text before every sentence; {label} is the case's class, <...> one added token"
+    )
+    terms: Terms = Field(
+        "plain",
+        description="icd-11: classes as ICD-11 names them; models are told class and prefix, and to use its terms",
     )
 
     @field_validator("prefix")

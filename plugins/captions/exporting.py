@@ -26,7 +26,7 @@ def export_captions(dataset: Dataset, config: DescriptionConfig, size: int, outp
     """Write ``captions.jsonl`` with a sentence for each image, looked at in ``size`` pixels, and a picture of some."""
     device = choose_device()
     context = Context(device, choose_precision("auto", device), name="derm-prompt")
-    budget = PromptBudget(config.prefix, config.max_tokens)
+    budget = PromptBudget(config.prefix, config.max_tokens, config.terms)
     captioner = open_captioner(config, budget, context)
     captions: list[tuple[str, str]] = []
     for batch in dataset.resized(size).batches(BATCH_SIZE, masks="filled"):

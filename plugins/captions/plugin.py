@@ -42,7 +42,7 @@ class DermPrompt(Annotator):
         from .captioners import open_captioner
 
         super().setup(context)
-        self._budget = PromptBudget(self.config.prefix, self.config.max_tokens)
+        self._budget = PromptBudget(self.config.prefix, self.config.max_tokens, self.config.terms)
         self._captioner = open_captioner(self.config, self._budget, context)
 
     def annotate(self, batch: Batch) -> Batch:
@@ -73,7 +73,7 @@ class DermPromptSampler(Annotator):
 
         super().setup(context)
         self._stage = context.name or self.name
-        self._budget = PromptBudget(self.config.prefix, self.config.max_tokens)
+        self._budget = PromptBudget(self.config.prefix, self.config.max_tokens, self.config.terms)
         self._writer = None
         if self.config.backend == "endpoint":
             from .chat_captions import ChatCaptioner

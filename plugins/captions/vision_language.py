@@ -10,12 +10,18 @@ from PIL import Image
 from ...core.checkpoints import checkpoint_path
 from ...core.errors import CheckpointError, first_line
 from ..stable_diffusion.progress_bars import without_progress_bars
-from .instructions import DESCRIBE
+from .instructions import describe
 from .pixels import as_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ...core.batch import Batch
     from ...core.context import Context
+    from .budget import PromptBudget
 
 LONGEST_ANSWER = 120
 """Tokens of the model's own vocabulary that it may write."""
@@ -26,15 +32,16 @@ class VisionLanguageCaptioner:
 
     Args:
         checkpoint: folder or hub name of weights in safetensors, with its processor; no code in it is run.
+        budget: prefix and terms of what is asked for.
 
     Raises:
         CheckpointError: there is no such model, or it is of another kind.
     """
 
-    def __init__(self, checkpoint: str, context: Context) -> None:
+    def __init__(self, checkpoint: str, budget: PromptBudget, context: Context) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        self._context = context
+        self._budget, self._context = budget, context
         path = checkpoint_path(checkpoint)
         name, _, revision = (str(path), "", "") if path.exists() else checkpoint.partition("@")
         place: Any = {"revision": revision or "main", "trust_remote_code": False, "local_files_only": path.exists()}
@@ -48,13 +55,24 @@ class VisionLanguageCaptioner:
             raise CheckpointError(f"{checkpoint!r} has no image processor, so it cannot look at images")
         self._model: Any = model.to(context.device).eval()
 
-    @torch.no_grad()
     def sentences(self, batch: Batch) -> list[str]:
         """Return one sentence for each image (N, 3, H, W) of the batch."""
         assert batch.images is not None
-        pictures = [Image.fromarray(pixels) for pixels in as_bytes(batch.images)]
-        # All images have one size and all cases one instruction, so that nothing has to be padded.
-        text = [self._instruction()] * len(pictures)
+        pixels, labels = as_bytes(batch.images), batch.labels or (None,) * len(batch)
+        rows_by_instruction: dict[str, list[int]] = {}
+        for row, (label, prefix) in enumerate(zip(labels, self._budget.prefixes(batch), strict=True)):
+            rows_by_instruction.setdefault(describe(label, prefix, self._budget.terms), []).append(row)
+        sentences = [""] * len(batch)
+        for instruction, rows in rows_by_instruction.items():
+            for row, answer in zip(rows, self._answers(instruction, [pixels[row] for row in rows]), strict=True):
+                sentences[row] = answer
+        return sentences
+
+    @torch.no_grad()
+    def _answers(self, instruction: str, pixels: Sequence[NDArray[np.uint8]]) -> list[str]:
+        """Return the answers about images of one size to one instruction, so that nothing has to be padded."""
+        pictures = [Image.fromarray(image) for image in pixels]
+        text = [self._worded(instruction)] * len(pictures)
         inputs = self._processor(images=[[picture] for picture in pictures], text=text, return_tensors="pt")
         inputs = inputs.to(self._context.device)
         with self._context.autocast():
@@ -64,9 +82,9 @@ class VisionLanguageCaptioner:
         answers = self._processor.batch_decode(written, skip_special_tokens=True)
         return [" ".join(answer.split()) for answer in answers]
 
-    def _instruction(self) -> str:
+    def _worded(self, instruction: str) -> str:
         """Return the instruction as the model's chat template words it, or bare where it has none."""
         if getattr(self._processor, "chat_template", None) is None:
-            return DESCRIBE
-        parts = [{"type": "image"}, {"type": "text", "text": DESCRIBE}]
+            return instruction
+        parts = [{"type": "image"}, {"type": "text", "text": instruction}]
         return self._processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)

@@ -69,3 +69,22 @@ def test_the_label_goes_into_the_prefix():
 def test_other_fields_are_refused(prefix):
     with pytest.raises(ConfigError, match=r"the only field of a prefix is \{label\}"):
         build_config(CaptionConfig, {"prefix": prefix}, where="stage derm-prompt")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "left"),
+    [
+        ("A photo of melanoma of skin, dark and round.", "dark and round."),
+        ("a photo of MELANOMA of skin: dark", "dark"),
+        ("A photo of melanoma of skin showing pigment.", "showing pigment."),
+        ("A photo of melanoma of skinny people.", "A photo of melanoma of skinny people."),
+        ("Dark, a photo of melanoma of skin, round.", "Dark, a photo of melanoma of skin, round."),
+    ],
+)
+def test_a_prefix_that_a_model_wrote_as_told_is_not_written_twice(sentence, left):
+    budget, prefix = PromptBudget("a photo of {label},", 77, "icd-11"), "a photo of melanoma of skin,"
+    assert budget.bare(prefix, sentence) == left
+    out = budget.fill(Batch.blank(1).with_columns(labels=["melanoma"]), [sentence])
+    assert out.prompts == (f"{prefix} {left}",)
+    assert out.provenance == ({"icd_11": "2C30"},)
+    assert PromptBudget("a photo of {label},", 77).bare(prefix, sentence) == sentence

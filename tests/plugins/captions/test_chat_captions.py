@@ -118,6 +118,28 @@ def test_as_many_requests_are_in_flight_as_are_allowed(model, tmp_path):
     assert model.most_at_once == 2 and len(model.requests) == 8
 
 
+TEMPLATE = "a dermoscopic lesion photo of {label} for skin cancer diagnosis,"
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_icd_11_terms_are_asked_for_and_the_template_stands_once_in_front(model, tmp_path, begun):
+    def reply(body: dict[str, Any]) -> Reply:
+        asked = body["messages"][0]["content"][0]["text"]
+        beginning = asked.partition('Begin with "')[2].partition('"')[0]
+        return completion(f"{beginning.capitalize()} an asymmetric patch." if begun else "An asymmetric patch.")
+
+    model.always = reply
+    batch = batch_of(3).with_columns(labels=["nevus", "melanoma", "benign_keratosis"])
+    out = stage(model, tmp_path, prefix=TEMPLATE, terms="icd-11", concurrency=1).annotate(batch)
+    names = ("melanocytic naevus", "melanoma of skin", "benign keratosis")
+    rest = "an asymmetric patch." if begun else "An asymmetric patch."
+    assert out.prompts == tuple(f"{TEMPLATE.format(label=name)} {rest}" for name in names)
+    assert out.provenance == ({"icd_11": "2F20"}, {"icd_11": "2C30"}, {})
+    asked = [body["messages"][0]["content"][0]["text"] for body, _ in model.requests]
+    assert all("Use the terms of ICD-11" in text and "for skin cancer diagnosis" in text for text in asked)
+    assert "dermoscopic image of melanocytic naevus" in asked[0]
+
+
 def test_the_key_is_written_nowhere(model, tmp_path, monkeypatch):
     monkeypatch.setenv("CAPTION_KEY", KEY)
     values = f'backend="endpoint", url="{model.url}", model="eye", cache="{tmp_path / "a.jsonl"}"'

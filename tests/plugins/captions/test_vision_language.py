@@ -64,6 +64,18 @@ def test_each_image_gets_the_model_s_own_words(checkpoint):
     assert annotator.annotate(batch).prompts == prompts
 
 
+def test_each_class_has_an_instruction_of_its_own_where_icd_11_terms_are_asked_for(checkpoint, monkeypatch):
+    annotator = stage(checkpoint, terms="icd-11")
+    asked, worded = [], annotator._captioner._worded
+    monkeypatch.setattr(annotator._captioner, "_worded", lambda text: asked.append(text) or worded(text))
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)).round()
+    batch = Batch.blank(3).with_columns(images=images, labels=["nevus", None, "nevus"])
+    together = annotator.annotate(batch)
+    assert len(asked) == 2 and "melanocytic naevus" in asked[0] and "a skin lesion" in asked[1]
+    assert [note.get("icd_11") for note in together.provenance] == ["2F20", None, "2F20"]
+    assert annotator.annotate(batch.select([2])).prompts == together.prompts[2:]
+
+
 def test_what_the_model_says_is_cut_to_the_budget(checkpoint):
     batch = Batch.blank(1).with_columns(images=torch.zeros(1, 3, 16, 16))
     whole = stage(checkpoint).annotate(batch).prompts[0].split()

@@ -4,39 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
+from ...core.architectures import find_architecture, written_architecture
 from ...core.config import Checkpoint, PluginConfig
+from ...core.errors import ConfigError
+from ...core.registry import PluginEntry, Registry, default_registry
+from ...core.roles import Architecture
 from ..supervised.settings import TrainingSettings
 
-Architecture = Literal[
-    "unet",
-    "unetplusplus",
-    "deeplabv3plus",
-    "segformer",
-    "dilated-unet",
-    "fcn-resnet50",
-    "fcn-resnet101",
-    "deeplabv3-resnet50",
-    "deeplabv3-resnet101",
-]
 Rate = Annotated[int, Field(ge=1, le=64)]
 LossName = Literal["bce+dice", "dice", "bce", "focal", "tversky"]
 
-DEFAULT_ENCODERS = {
-    "unet": "resnet34",
-    "unetplusplus": "resnet34",
-    "deeplabv3plus": "resnet50",
-    "segformer": "mit_b0",
-}
 DILATED_UNET = "dilated-unet"
-ENCODER_STRIDE = 32
+NETWORK_KEYS = ("encoder", "width", "depth", "dilations")
 
 
 class NetworkConfig(PluginConfig):
     """What fixes a network's layers and the size of its input."""
 
-    architecture: Architecture = Field(DILATED_UNET, description="network to train")
+    architecture: str = Field(
+        DILATED_UNET,
+        description="network to train, NAME or NAME(key=value): `lesionforge plugins list --role architecture` names "
+        "them, `plugins show NAME` explains their keys",
+    )
     encoder: str | None = Field(
         None,
         description="encoder of unet (resnet34 by default), unetplusplus (resnet34), deeplabv3plus (resnet50) or "
@@ -49,34 +40,24 @@ class NetworkConfig(PluginConfig):
     )
     size: int = Field(256, ge=16, le=2048, description="edge in pixels to which images and masks are resized")
 
-    @field_validator("encoder", "width", "depth", "dilations")
-    @classmethod
-    def _applies(cls, value: Any, info: ValidationInfo) -> Any:
-        architecture = info.data.get("architecture")
-        fitting = tuple(DEFAULT_ENCODERS) if info.field_name == "encoder" else (DILATED_UNET,)
-        if value is not None and architecture is not None and architecture not in fitting:
-            raise ValueError(f"{info.field_name} applies to {', '.join(fitting)}, not to {architecture}")
-        return value
+    def network(self, registry: Registry | None = None) -> tuple[PluginEntry, Architecture]:
+        """Return the architecture's plugin and an instance with its values, looked up in what is installed by default.
 
-    @field_validator("size")
-    @classmethod
-    def _halves(cls, value: int, info: ValidationInfo) -> int:
-        architecture = info.data.get("architecture")
-        stride = ENCODER_STRIDE if architecture in DEFAULT_ENCODERS else 1
-        if architecture == DILATED_UNET:
-            stride = 2 ** (info.data.get("depth") or 4)
-        if value % stride:
-            raise ValueError(f"{architecture} needs a multiple of {stride}")
-        return value
+        Raises:
+            ConfigError: a value is not allowed or does not apply to this architecture, or ``size`` does not fit it.
+            PluginError: no usable architecture has that name.
+        """
+        given = {key: getattr(self, key) for key in NETWORK_KEYS if getattr(self, key) is not None}
+        entry, architecture = find_architecture(self.architecture, registry or default_registry(), given=given)
+        if self.size % architecture.stride:
+            raise ConfigError(f"size = {self.size}: {entry.name} needs a multiple of {architecture.stride}")
+        return entry, architecture
 
-    def network_values(self) -> dict[str, Any]:
-        """Return what fixes the network with the architecture's defaults filled in, so that a checkpoint keeps them."""
-        values: dict[str, Any] = {"architecture": self.architecture, "size": self.size}
-        if self.architecture in DEFAULT_ENCODERS:
-            values["encoder"] = self.encoder or DEFAULT_ENCODERS[self.architecture]
-        if self.architecture == DILATED_UNET:
-            values |= {"width": self.width or 64, "depth": self.depth or 4, "dilations": self.dilations or (2, 2)}
-        return values
+    def network_values(self, registry: Registry | None = None) -> dict[str, Any]:
+        """Return what a checkpoint keeps: the network with every default written out, and where its code is from."""
+        entry, architecture = self.network(registry)
+        written = written_architecture(architecture)
+        return {"architecture": written, "distribution": entry.distribution, "size": self.size}
 
 
 class SegmentationConfig(TrainingSettings, NetworkConfig):
@@ -110,6 +91,7 @@ class SegmenterInfo(NetworkConfig):
 
     Attributes:
         kind, version: mark the file as ours.
+        distribution: whose architecture it is; needed to build the network again.
         classes: what the output channels stand for.
         mean, std: normalisation of RGB in [0, 1], applied inside the network.
         dataset: name of the training data.
@@ -118,6 +100,7 @@ class SegmenterInfo(NetworkConfig):
 
     kind: Literal["lesionforge-segmenter"] = "lesionforge-segmenter"
     version: Literal[1] = 1
+    distribution: str = "lesionforge"
     classes: tuple[str, ...] = ("lesion",)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)

@@ -8,12 +8,12 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from ...core.architectures import parameter_count
 from ...core.context import Context
 from ...core.dataset import Dataset
 from ...core.durable import write_text
 from .config import SegmentationConfig
 from .metrics import Overlap
-from .models.registry import parameter_count
 from .pairs import require_masks
 from .prediction import lesion_probabilities
 from .segmenter import load_segmenter
@@ -38,7 +38,7 @@ def evaluate_segmenter(
         CheckpointError: the checkpoint cannot be used.
     """
     require_masks(test, "evaluating a segmenter")
-    segmenter, info = load_segmenter(output)
+    segmenter, info = load_segmenter(output, context.registry)
     segmenter.on(context.device)
     overlaps: list[Overlap] = []
     distances: list[SurfaceDistances] = []

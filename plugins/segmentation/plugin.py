@@ -1,8 +1,8 @@
-"""Trainer, annotator and feature extractor around one segmentation network.
+"""Trainer, annotator and feature extractor around one segmentation network, and the networks that come with them.
 
-The trainer follows EnhancedDDPM (Dilated-UNet, BCE + Dice, RMSprop) and offers the networks that the papers compare:
-those of segmentation-models-pytorch (MIT) and torchvision (BSD-3-Clause). No weights are downloaded; those that the
-trainer publishes are the user's own.
+The trainer follows EnhancedDDPM (Dilated-UNet, BCE + Dice, RMSprop) and offers networks that the papers compare: those
+of segmentation-models-pytorch (MIT) and torchvision (BSD-3-Clause), and any other plugin of the role architecture. No
+weights are downloaded; those that the trainer publishes are the user's own.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from ...core.config import Checkpoint, PluginConfig
+from ...core.errors import CheckpointError
 from ...core.hookspecs import hookimpl
 from ...core.roles import Annotator, Extractor, Plugin, Trainer
+from .architectures import ARCHITECTURES
 from .config import SegmentationConfig
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from ...core.batch import Batch
     from ...core.context import Context
     from ...core.dataset import Dataset
+    from ...core.registry import PluginEntry, Registry
 
 
 class SegmentationTrainer(Trainer):
@@ -32,6 +35,10 @@ class SegmentationTrainer(Trainer):
 
     name = "segmentation"
     Config = SegmentationConfig
+
+    @classmethod
+    def uses(cls, config: SegmentationConfig, registry: Registry) -> Sequence[PluginEntry]:
+        return [config.network(registry)[0]]
 
     def train(self, train: Dataset, val: Dataset | None, output: Path) -> None:
         from .trainer import train_segmenter
@@ -62,7 +69,7 @@ class SegmenterAnnotator(Annotator):
         from .segmenter import load_segmenter
 
         super().setup(context)
-        segmenter, self._info = load_segmenter(self.config.checkpoint)
+        segmenter, self._info = load_segmenter(self.config.checkpoint, context.registry)
         self._segmenter = segmenter.on(context.device)
 
     def annotate(self, batch: Batch) -> Batch:
@@ -94,7 +101,11 @@ class SegmenterExtractor(Extractor):
         from .segmenter import load_segmenter
 
         super().setup(context)
-        segmenter, self._info = load_segmenter(self.config.weights)
+        segmenter, self._info = load_segmenter(self.config.weights, context.registry)
+        if not segmenter.has_encoder:
+            raise CheckpointError(
+                f"{self.config.weights} holds {self._info.architecture}, which hands out no maps to measure with"
+            )
         self._segmenter = segmenter.on(context.device)
 
     @property
@@ -123,4 +134,4 @@ class SegmenterExtractor(Extractor):
 @hookimpl
 def register_plugins() -> list[type[Plugin]]:
     """Register what this module offers."""
-    return [SegmentationTrainer, SegmenterAnnotator, SegmenterExtractor]
+    return [SegmentationTrainer, SegmenterAnnotator, SegmenterExtractor, *ARCHITECTURES]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...core.context import Context
 from ...core.dataset import Dataset
 from ...core.durable import write_bytes
+from ...core.registry import Registry
 from ...core.seeding import name_seed
 from ...core.training import Losses, Snapshot, TrainingLoop, Validation
 from ..supervised.training import (
@@ -47,28 +48,29 @@ def train_segmenter(
     require_masks(train, "training a segmenter")
     if val is not None:
         require_masks(val, "validating a segmenter")
-    info = SegmenterInfo(**config.network_values(), dataset=train.name, phantom=train.phantom)
-    segmenter = initial_segmenter(info, config, context.seed).to(context.device)
+    info = SegmenterInfo(**config.network_values(context.registry), dataset=train.name, phantom=train.phantom)
+    segmenter = initial_segmenter(info, config, context.seed, context.registry).to(context.device)
     pairs = Pairs(train, config.size, context.device)
     held_out = None if val is None else Pairs(val, config.size, context.device)
     loop = supervised_loop(config, segmenter, examples=len(train), output=output, context=context)
     every = validation_steps(config, len(train))
     steps = training_steps(config, len(train))
     loop.run(
-        _losses(config, loop, pairs),
+        _losses(config, loop, segmenter, pairs),
         validation=None if held_out is None else _validation(config, context, held_out, every),
         snapshot=_snapshot(context, pairs if held_out is None else held_out, steps, output),
     )
     save_segmenter(output, segmenter, info)
 
 
-def _losses(config: SegmentationConfig, loop: TrainingLoop, pairs: Pairs) -> Losses:
+def _losses(config: SegmentationConfig, loop: TrainingLoop, segmenter: Segmenter, pairs: Pairs) -> Losses:
     augment = make_augmentation(config)
     loss = make_loss(config)
+    total = getattr(segmenter.network, "training_loss", training_loss)
 
     def losses(rows: list[int], step: int) -> Mapping[str, Tensor]:
         images, masks = augment(*pairs.take(batch_rows(rows)))
-        return {"loss": training_loss(loop.network(images), masks, loss)}
+        return {"loss": total(loop.network(images), masks, loss)}
 
     return losses
 
@@ -96,7 +98,9 @@ def _snapshot(context: Context, pairs: Pairs, steps: int, output: Path) -> Snaps
     return Snapshot(max(1, steps // SHEETS), take)
 
 
-def initial_segmenter(info: SegmenterInfo, config: SegmentationConfig, seed: int) -> Segmenter:
+def initial_segmenter(
+    info: SegmenterInfo, config: SegmentationConfig, seed: int, registry: Registry | None = None
+) -> Segmenter:
     """Return the untrained network: the same one for every job with this seed, so that arms of a study start alike.
 
     Raises:
@@ -105,17 +109,17 @@ def initial_segmenter(info: SegmenterInfo, config: SegmentationConfig, seed: int
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(name_seed(str(seed), "segmenter weights") >> 1)
-        segmenter = Segmenter(info)
+        segmenter = Segmenter(info, registry)
     if config.encoder_weights is not None:
         load_encoder(segmenter, Path(config.encoder_weights))
-    check_input(segmenter, info.size, name=f"{info.architecture} {info.encoder or ''}".strip())
+    check_input(segmenter, info.size, name=info.architecture)
     return segmenter
 
 
 def training_loss(logits: Tensor, masks: Tensor, loss: Loss) -> Tensor:
-    """Return the loss of the first channel plus, weighted, that of an auxiliary head's channel."""
-    total = loss(logits[:, :1], masks)
-    return total + AUXILIARY_WEIGHT * loss(logits[:, 1:], masks) if logits.shape[1] > 1 else total
+    """Return the loss of the first channel plus, weighted, the mean of those of auxiliary heads' channels."""
+    final, *others = (loss(channel, masks) for channel in logits.split(1, dim=1))
+    return final + AUXILIARY_WEIGHT * sum(others) / len(others) if others else final
 
 
 def mean_dice(model: nn.Module, pairs: Pairs, config: SegmentationConfig, context: Context) -> float:

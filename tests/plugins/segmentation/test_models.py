@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import socket
-from typing import get_args
 
 import pytest
 import torch
 
-from lesionforge.core.config import build_config
-from lesionforge.core.errors import ConfigError
-from lesionforge.plugins.segmentation.config import Architecture, NetworkConfig
+from lesionforge.core.architectures import parameter_count
+from lesionforge.core.errors import ConfigError, LesionforgeError
+from lesionforge.core.registry import default_registry
+from lesionforge.plugins.segmentation.architectures import ARCHITECTURES
+from lesionforge.plugins.segmentation.config import NetworkConfig
 from lesionforge.plugins.segmentation.models.dilated_unet import DilatedUNet
-from lesionforge.plugins.segmentation.models.registry import build_network, parameter_count
+from lesionforge.plugins.segmentation.plugin import SegmentationTrainer
+from lesionforge.testing import assert_contract
 
 SMALL = {
     "unet": {"encoder": "resnet18"},
@@ -21,18 +23,22 @@ SMALL = {
 }
 
 
+def build_network(**values) -> torch.nn.Module:
+    return NetworkConfig(**values).network()[1].build()
+
+
 def on_meta(**values) -> torch.nn.Module:
     with torch.device("meta"):
-        return build_network(NetworkConfig(**values))
+        return build_network(**values)
 
 
-@pytest.mark.parametrize("architecture", get_args(Architecture))
+@pytest.mark.parametrize("architecture", [architecture.name for architecture in ARCHITECTURES])
 def test_every_architecture_maps_images_to_logits_without_the_network(architecture, monkeypatch):
     def refuse(*_):
         raise AssertionError("a download was tried")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    network = build_network(NetworkConfig(architecture=architecture, size=64, **SMALL.get(architecture, {})))
+    network = build_network(architecture=architecture, size=64, **SMALL.get(architecture, {}))
     images = torch.rand(2, 3, 64, 64)
     has_auxiliary_head = "-resnet" in architecture
     network.train()
@@ -43,6 +49,35 @@ def test_every_architecture_maps_images_to_logits_without_the_network(architectu
     assert len(maps) >= 2 and all(features.ndim == 4 and features.shape[1] for features in maps)
     assert maps[-1].shape[-1] < 64 and maps[-1].shape[1] >= maps[-2].shape[1]
     assert any(True for _ in network.encoder_module().parameters())
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        'unet(encoder="resnet18")',
+        "dilated-unet(width=4, depth=3)",
+        "fcn-resnet50",
+    ],
+)
+def test_architectures_keep_the_contract_of_their_role(expression):
+    assert_contract(expression, role="architecture")
+
+
+@pytest.mark.parametrize(
+    ("flat", "expression"),
+    [
+        ({"architecture": "unet"}, 'unet(encoder="resnet34")'),
+        ({"architecture": "deeplabv3plus", "encoder": "resnet18", "size": 64}, 'deeplabv3plus(encoder="resnet18")'),
+        ({"width": 4, "dilations": (1, 1)}, "dilated-unet(width=4, depth=4, dilations=[1, 1])"),
+        ({"architecture": "dilated-unet(width=4)", "depth": 2}, "dilated-unet(width=4, depth=2, dilations=[2, 2])"),
+        ({"architecture": "fcn-resnet50"}, "fcn-resnet50"),
+    ],
+)
+def test_values_beside_a_name_are_those_of_its_expression(flat, expression):
+    size = flat.get("size", 256)
+    written = {"architecture": expression, "distribution": "lesionforge", "size": size}
+    assert NetworkConfig(**flat).network_values() == written
+    assert NetworkConfig(architecture=expression, size=size).network_values() == written
 
 
 def test_parameter_counts_are_those_that_the_paper_prints():
@@ -84,17 +119,20 @@ def test_dilated_unet_is_the_layer_list_it_claims():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"size": 100}, "size = 100.*multiple of 16"),
+        ({"size": 100}, "size = 100: dilated-unet needs a multiple of 16"),
+        ({"architecture": "dilated-unet(depth=5)", "size": 48}, "size = 48: dilated-unet needs a multiple of 32"),
         ({"architecture": "unet", "size": 48}, "multiple of 32"),
-        ({"architecture": "unet", "width": 8}, "width applies to dilated-unet"),
-        ({"encoder": "resnet18"}, "encoder applies to unet"),
+        ({"architecture": "unet", "width": 8}, "width applies to .*dilated-unet.*, not to unet"),
+        ({"encoder": "resnet18"}, "encoder applies to .*unet.*, not to dilated-unet"),
         ({"dilations": [0, 2]}, r"dilations\.0 = 0"),
-        ({"architecture": "vnet"}, "architecture = 'vnet'.*'unet'"),
+        ({"architecture": "dilated-unet(dilations=[0, 2])"}, r"dilated-unet: dilations\.0 = 0"),
+        ({"architecture": "dilated-unet(width=8)", "width": 8}, "width is given twice"),
+        ({"architecture": "vnet"}, "no architecture is called 'vnet'; there are .*unet"),
     ],
 )
 def test_bad_values_are_named(values, message):
-    with pytest.raises(ConfigError, match=message) as caught:
-        build_config(NetworkConfig, values, where="trainer segmentation")
+    with pytest.raises(LesionforgeError, match=f"^training r: .*{message}") as caught:
+        default_registry().configured(SegmentationTrainer, values, where="training r")
     assert "\n" not in str(caught.value)
 
 
@@ -109,5 +147,5 @@ def test_bad_values_are_named(values, message):
 )
 def test_bad_encoders_are_named(values, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        build_network(NetworkConfig(**values))
+        build_network(**values)
     assert "\n" not in str(caught.value)

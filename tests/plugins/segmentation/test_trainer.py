@@ -166,7 +166,7 @@ def test_arms_with_one_seed_start_from_the_same_weights():
 
 def test_an_encoder_made_for_another_size_is_named_at_once():
     config = SegmentationConfig(architecture="unet", encoder="tu-swin_tiny_patch4_window7_224", size=64)
-    with pytest.raises(ConfigError, match="tu-swin_tiny_patch4_window7_224 cannot take images of 64 pixels"):
+    with pytest.raises(ConfigError, match=r"tu-swin_tiny_patch4_window7_224.* cannot take images of 64 pixels"):
         initial_segmenter(SegmenterInfo(**config.network_values()), config, 0)
 
 

@@ -61,6 +61,12 @@ def test_every_key_is_explained(cli):
     assert "number from 0 to 100" in cli("plugins", "show", "brightness").stdout
 
 
+def test_the_parameters_of_a_network_are_counted(cli):
+    assert "31,037,633 trainable parameters with the defaults" in cli("plugins", "show", "dilated-unet").stdout
+    (found,) = json.loads(cli("plugins", "show", "dilated-unet", "--json").stdout)["plugins"]
+    assert found["parameters"] == 31_037_633
+
+
 def test_all_roles_of_a_name_are_explained(cli):
     both = cli("plugins", "show", "phantom", "--json")
     assert {plugin["role"] for plugin in json.loads(both.stdout)["plugins"]} == {"generator", "source"}

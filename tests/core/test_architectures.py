@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -14,7 +16,8 @@ from lesionforge.core.architectures import (
     parameter_count,
     written_architecture,
 )
-from lesionforge.testing import assert_contract, contract_rules
+from lesionforge.core.recipe import Job
+from lesionforge.testing import assert_contract, contract_rules, disc_dataset
 
 
 class Line(lf.Architecture):
@@ -55,7 +58,8 @@ class Student(lf.Trainer):
     def uses(cls, config, registry):
         return [find_architecture(config.network, registry)[0]]
 
-    def train(self, train, val, output): ...
+    def train(self, train, val, output):
+        self.context.progress(1, 1, {})
 
 
 @pytest.fixture
@@ -101,6 +105,18 @@ def test_a_configuration_is_held_against_the_plugins_it_names_before_any_work(re
         registry.configured(Student, {"network": "vnet"}, where="training first")
     with pytest.raises(lf.ConfigError, match="training first: architecture line: width = 0"):
         registry.configured(Student, {"network": "line(width=0)"}, where="training first")
+
+
+def test_the_version_of_a_network_that_a_training_names_is_recorded(toys, tmp_path):
+    owner = "pluggy"  # a distribution that is surely installed
+    registry = toys.toy_registry(
+        toys.entry_point("student", lambda: toys.module([Student])),
+        toys.entry_point("nets", lambda: toys.module([Line]), owner),
+    )
+    recipe = lf.Recipe(jobs=(Job("first", "student", ("real",), {"network": "line(width=5)"}),))
+    recipe.run(output=tmp_path / "run", data=disc_dataset(6, 8), registry=registry, report=False)
+    (facts,) = (json.loads(file.read_text()) for file in tmp_path.rglob("job.json"))
+    assert facts["versions"][owner] == version(owner)
 
 
 def test_parameters_are_counted_with_the_defaults(registry):

@@ -37,7 +37,10 @@ class Validation:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Call ``take(model, step)`` every ``every`` steps with the weights that would be published, for sample grids."""
+    """Call ``take(model, step)`` every ``every`` steps with the weights that would be published, for sample grids.
+
+    It runs under the context's autocast, as the losses do.
+    """
 
     every: int
     take: Callable[[nn.Module, int], None]
@@ -246,7 +249,8 @@ class TrainingLoop:
         with self._published_weights(), torch.no_grad(), self._random_state("snapshot", self._state.step):
             self.model.eval()
             if self._accelerator.is_main_process:
-                snapshot.take(self.model, self._state.step)
+                with self._context.autocast():
+                    snapshot.take(self.model, self._state.step)
 
     @torch.no_grad()
     def _publish_weights(self) -> None:

@@ -21,7 +21,9 @@ LONGEST_NAME = 60
 
 def built_in_recipes() -> dict[str, Path]:
     """Return the recipes that come with lesionforge, by name."""
-    return {file.stem: file for file in sorted(SHIPPED.glob("*.toml"))}
+    from ..core.shipped import shipped_recipes
+
+    return shipped_recipes(SHIPPED)
 
 
 def is_run_folder(text: str | Path) -> bool:

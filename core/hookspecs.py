@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,10 @@ class LifecycleHooks:
     @hookspec
     def run_done(self, output: Path | None) -> None:
         """All shards are committed."""
+
+    @hookspec
+    def grid_started(self, output: Path, cells: Sequence[tuple[str, str]]) -> None:
+        """A study begins with its trainings: name and label of each; ``output/cells/NAME/metrics.json`` ends one."""
 
     @hookspec
     def job_started(self, name: str, trainer: str, output: Path) -> None:

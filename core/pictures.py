@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -124,14 +125,27 @@ def _batch_arrays(batch: Batch) -> tuple[Pixels, Pixels | None]:
     return pixels, masks
 
 
+@dataclass(frozen=True)
+class Outline:
+    """A mask, above 0 inside the lesion, and the colour of its outline."""
+
+    mask: Pixels
+    color: tuple[int, int, int] = OUTLINE
+
+
 def thumbnail(image: Pixels, mask: Pixels | None, tile: int) -> Image.Image:
     """Return an image fitted into a white (tile, tile) square with round corners, its mask's outline drawn on it."""
+    return outlined(image, [] if mask is None else [Outline(mask)], tile)
+
+
+def outlined(image: Pixels, outlines: Sequence[Outline], tile: int) -> Image.Image:
+    """Return an image as :func:`thumbnail` does, with several outlines, the last on top; masks may be of any size."""
     height, width = image.shape[:2]
     scale = tile / max(height, width)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     picture = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
-    if mask is not None:
-        picture = _with_outline(picture, mask)
+    for outline in outlines:
+        picture = _with_outline(picture, outline)
     square = Image.new("RGB", (tile, tile), PAPER)
     corners = Image.new("L", (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING), 0)
     edge = corners.width - 1, corners.height - 1
@@ -148,10 +162,10 @@ def heat(values: NDArray[np.floating]) -> Pixels:
     return (colormaps["magma"](np.clip(values, 0, 1))[..., :3] * 255).round().astype(np.uint8)
 
 
-def _with_outline(picture: Image.Image, mask: Pixels) -> Image.Image:
+def _with_outline(picture: Image.Image, outline: Outline) -> Image.Image:
     """Draw a thin bright line with a dark halo, visible on every skin, along the mask's border."""
-    paths = _outline_paths(mask, picture.size)
-    for color, width, strength in ((HALO, 3.2, 0.45), (OUTLINE, 1.4, 1.0)):
+    paths = _outline_paths(outline.mask, picture.size)
+    for color, width, strength in ((HALO, 3.2, 0.45), (outline.color, 1.4, 1.0)):
         large = Image.new("L", (picture.width * SUPERSAMPLING, picture.height * SUPERSAMPLING), 0)
         draw = ImageDraw.Draw(large)
         for path in paths:

@@ -58,6 +58,16 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """One point of a series, with a label beside it where it needs one; ``kind`` names its style."""
+
+    x: float
+    y: float
+    kind: str
+    label: str = ""
+
+
+@dataclass(frozen=True)
 class Chart:
     """One small chart.
 
@@ -77,6 +87,7 @@ class Chart:
     bars: Sequence[Bar] = ()
     paths: Sequence[Path] = ()
     dots: Sequence[tuple[float, float]] = ()
+    marks: Sequence[Mark] = ()
     rules: Sequence[Rule] = ()
     intervals: Sequence[Interval] = ()
 

@@ -106,7 +106,7 @@ def sheet_source(path: Path) -> str:
     if len(content) <= LARGEST_SHEET and picture.width <= WIDEST_SHEET and content.startswith(b"\x89PNG"):
         return _data_uri(content, "image/png")
     picture.thumbnail((WIDEST_SHEET, WIDEST_SHEET), Image.Resampling.LANCZOS)
-    return _jpeg(picture)
+    return jpeg_source(picture)
 
 
 def _rejected_pictures(reason: Reason, noun: str) -> list[Picture]:
@@ -129,10 +129,11 @@ def _case_tile(case: Case) -> str | None:
 
 
 def _tile(image: Pixels, mask: Pixels | None) -> str:
-    return _jpeg(thumbnail(image, mask, TILE))
+    return jpeg_source(thumbnail(image, mask, TILE))
 
 
-def _jpeg(picture: Image.Image) -> str:
+def jpeg_source(picture: Image.Image) -> str:
+    """Return a picture as the data URI of a JPEG."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
     return _data_uri(buffer.getvalue(), "image/jpeg")

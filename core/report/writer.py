@@ -6,19 +6,17 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from ... import __version__
 from ..dataset import Dataset
 from ..durable import write_text
 from ..errors import StoreError
 from ..run import Run
-from . import wording
 from .census import take_census
 from .comparison import CAUTION, compare_jobs, further_metrics, segmentation_jobs
+from .environment import page_environment
 from .gallery import kept_pictures, real_pictures, rejected_rows, soft_mask_pictures
 from .likeness import likeness_of
-from .overview import facts_of, is_phantom, job_seconds, reference_name, short, stage_table, tiles, title_of
+from .overview import facts_of, is_phantom, job_seconds, reference_name, stage_table, tiles, title_of
 from .scores import score_rows
 from .shapes import compare_shapes
 from .statistics import RESAMPLES
@@ -53,7 +51,7 @@ def write_report(run: Run, *, real: Dataset | None = None) -> Path:
 
 def render(run: Run, real: Dataset | None) -> str:
     """Return the page of ``run`` as HTML text, see :func:`write_report`."""
-    return _environment().get_template("template.html").render(_content(run, real))
+    return page_environment().get_template("template.html").render(_content(run, real))
 
 
 def _content(run: Run, real: Dataset | None) -> dict[str, Any]:
@@ -101,18 +99,3 @@ def _training_part(real: Dataset | None) -> Dataset | None:
     if real is None or not len(real):
         return None
     return real.split("train") if any(record.split == "train" for record in real.records) else real
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for word in (wording.number, wording.fixed, wording.count, wording.percent, wording.plural, wording.duration):
-        environment.filters[word.__name__] = word
-    environment.filters["breakable"], environment.filters["short"] = wording.breakable, short
-    environment.filters["px"] = lambda value: f"{value:.1f}"
-    return environment

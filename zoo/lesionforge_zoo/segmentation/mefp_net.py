@@ -121,8 +121,8 @@ class BlockAttention(nn.Module):
         self.pixels = nn.Conv2d(2, 1, 7, padding=3)
 
     def forward(self, features: Tensor) -> Tensor:
-        pooled = features.mean((2, 3), keepdim=True), features.amax((2, 3), keepdim=True)
-        features = features * sum(self.channels(each) for each in pooled).sigmoid()
+        means, maxima = features.mean((2, 3), keepdim=True), features.amax((2, 3), keepdim=True)
+        features = features * (self.channels(means) + self.channels(maxima)).sigmoid()
         told = torch.cat([features.mean(1, keepdim=True), features.amax(1, keepdim=True)], dim=1)
         return features * self.pixels(told).sigmoid()
 

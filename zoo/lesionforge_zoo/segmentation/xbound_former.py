@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -68,6 +68,8 @@ class XBoundFormer(nn.Module):
         ex_blocks: explicit boundary blocks of each scale.
         boundary_weight: of the key points' loss.
     """
+
+    encoder: Any
 
     def __init__(
         self, encoder: str, channels: int, *, heads: int, im_blocks: int, ex_blocks: int, boundary_weight: float
@@ -113,7 +115,7 @@ class XBoundFormer(nn.Module):
             F.binary_cross_entropy_with_logits(logits.float(), truth)
             for logits, truth in zip(outputs.points, marked, strict=True)
         ]
-        return sum(predicted) / len(predicted) + self.boundary_weight * sum(entropies) / len(entropies)
+        return torch.stack(predicted).mean() + self.boundary_weight * torch.stack(entropies).mean()
 
 
 class Learnt(NamedTuple):

@@ -12,6 +12,8 @@ from .guarding import guarded
 
 if TYPE_CHECKING:
     from .batch import Batch, Rejection
+    from .context import Context
+    from .explaining import Explainer
     from .roles import Plugin
 
 PROJECT = "lesionforge"
@@ -41,6 +43,15 @@ class RegistrationHooks:
         A row has ``op``, ``shape``, ``device``, ``threads``, ``contender``, ``does``, ``automatic``, ``seconds`` (the
         median), ``vs_reference_method`` and ``vs_best_torch`` (how many times faster, None for those baselines).
         ``progress`` is called with (done, total).
+        """
+
+    @hookspec(firstresult=True)
+    def open_explainer(self, checkpoint: Path, context: Context) -> Explainer | None:
+        """Return what explains the classifier in the folder ``checkpoint``, None where it is no checkpoint of yours.
+
+        Raises:
+            CheckpointError: it is yours, but damaged.
+            PluginError: a package that explaining needs is not installed.
         """
 
 

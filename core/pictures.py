@@ -71,13 +71,13 @@ def contact_sheet(
     rows = math.ceil(count / columns)
     sheet = Image.new("RGB", (2 * MARGIN + columns * step_x - GAP, top + rows * step_y - GAP + MARGIN), PAPER)
     if title:
-        _write(sheet, title, (MARGIN, MARGIN - 2), sheet.width - 2 * MARGIN, INK, FONT_SIZE + 2)
+        write_line(sheet, title, (MARGIN, MARGIN - 2), sheet.width - 2 * MARGIN, INK, FONT_SIZE + 2)
     for number, (image, mask, caption) in enumerate(zip(images, shown_masks, lines, strict=True)):
         left, upper = MARGIN + number % columns * step_x, top + number // columns * step_y
         sheet.paste(thumbnail(image, mask, tile), (left, upper))
         for place, line in enumerate(caption):
             position = (left + 1, upper + tile + 3 + place * LINE_HEIGHT)
-            _write(sheet, line, position, tile - 2, FAINT_INK if place else INK, FONT_SIZE)
+            write_line(sheet, line, position, tile - 2, FAINT_INK if place else INK, FONT_SIZE)
     return sheet
 
 
@@ -193,9 +193,10 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
-def _write(
+def write_line(
     sheet: Image.Image, text: str, place: tuple[int, int], width: int, color: tuple[int, int, int], size: int
 ) -> None:
+    """Write ``text`` at ``place`` in letters of ``size``; what is wider than ``width`` is cut with an ellipsis."""
     font = _font(size)
     line = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
     while len(line) > 1 and font.getlength(line) > width:

@@ -37,6 +37,7 @@ PLUGINS = {
     "lesion-masks": "plugins.promptcontrol.lesion_masks",
     "promptcontrol": "plugins.promptcontrol.plugin",
     "segmentation": "plugins.segmentation.plugin",
+    "classification": "plugins.classification.plugin",
     "latent-diffusion": "plugins.stable_diffusion.latent_diffusion.plugin",
     "quality": "plugins.quality.plugin",
     "extractors": "plugins.quality.extractors",

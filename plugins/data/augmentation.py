@@ -106,3 +106,10 @@ class Augmentation:
         for step in self._steps:
             pair = step(*pair)
         return pair[0].as_subclass(Tensor), pair[1].as_subclass(Tensor)
+
+    def images(self, images: Tensor) -> Tensor:
+        """Change (N, 3, H, W) images in [0, 1] without masks; equal draws change them as :meth:`__call__` does."""
+        picture: Any = tv_tensors.Image(images)
+        for step in self._steps:
+            picture = step(picture)
+        return picture.as_subclass(Tensor)

@@ -66,6 +66,14 @@ def test_parameters_are_a_function_of_the_random_state_alone(pair):
     assert torch.equal(first[1], cast[1]), "autocast must not move masks"
 
 
+def test_images_alone_are_changed_as_beside_masks(pair):
+    everything = augmentation(flips=True, rotation_degrees=40.0, scale=0.2, colour=0.2)
+    torch.manual_seed(5)
+    beside, _ = everything(*pair)
+    torch.manual_seed(5)
+    assert torch.equal(everything.images(pair[0]), beside)
+
+
 def test_scale_and_rotation_keep_areas_as_geometry_says(pair):
     images, masks = pair[0].repeat(20, 1, 1, 1), pair[1].repeat(20, 1, 1, 1)
     torch.manual_seed(2)

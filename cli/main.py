@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import data, demo, kernels, metrics, plugins, regenerate, report, run, train, verify
+from . import data, demo, explain, kernels, metrics, plugins, regenerate, report, run, train, verify
 from .outcome import Verb
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ for verb in (
     report.report,
     demo.demo,
     metrics.metrics,
+    explain.explain,
     kernels.kernels,
 ):
     app.command(cls=Verb)(verb)

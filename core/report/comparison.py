@@ -16,7 +16,9 @@ from .statistics import PairedDifference, paired_difference
 from .training import JobView
 from .wording import count, number, plural, signed
 
-SCORES = {"dice": "Dice", "iou": "IoU"}
+SCORES = {"dice": "Dice", "iou": "IoU", "correct": "Accuracy"}
+WORDS = ("label", "predicted")
+"""Columns of per-image tables that hold no numbers."""
 SMALL_TEST = 100
 CAUTION = (
     "Each arm was trained once. Another training seed moves such differences by an amount that these intervals do not "
@@ -70,13 +72,19 @@ def segmentation_jobs(views: Sequence[JobView]) -> list[JobView]:
     return [view for view in views if view.metrics and "dice" in view.metrics]
 
 
+def classification_jobs(views: Sequence[JobView]) -> list[JobView]:
+    """Return the finished jobs that report a macro F1."""
+    return [view for view in views if view.metrics and "f1_macro" in view.metrics]
+
+
 def compare_jobs(views: Sequence[JobView], real: Dataset | None) -> list[Comparison]:
     """Return each job that saw synthetic cases against the equal one that did not.
 
     Raises:
         StoreError: a per-image table is damaged.
     """
-    jobs = [view for view in segmentation_jobs(views) if (view.folder / "per_image.csv").exists()]
+    measured = [*segmentation_jobs(views), *classification_jobs(views)]
+    jobs = [view for view in measured if (view.folder / "per_image.csv").exists()]
     compared = (_compare(job, baseline, real) for baseline in jobs for job in jobs if _differ_in_data(job, baseline))
     return [comparison for comparison in compared if comparison is not None]
 
@@ -137,9 +145,10 @@ def read_per_image(file: Path) -> dict[str, dict[str, float]]:
 
 
 def _numbers(row: Mapping[str, str]) -> dict[str, float]:
-    return {name: math.nan if text == "" else float(text) for name, text in row.items()}
+    numbers = ((name, text) for name, text in row.items() if name not in WORDS)
+    return {name: math.nan if text == "" else float(text) for name, text in numbers}
 
 
 def further_metrics(view: JobView) -> list[tuple[str, str]]:
-    """Return the metrics of a job that is no segmentation job, written out."""
+    """Return all metrics of a job, written out."""
     return [(name, number(value, 4)) for name, value in (view.metrics or {}).items()]

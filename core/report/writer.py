@@ -12,7 +12,7 @@ from ..durable import write_text
 from ..errors import StoreError
 from ..run import Run
 from .census import take_census
-from .comparison import CAUTION, compare_jobs, further_metrics, segmentation_jobs
+from .comparison import CAUTION, classification_jobs, compare_jobs, further_metrics, segmentation_jobs
 from .environment import page_environment
 from .gallery import kept_pictures, real_pictures, rejected_rows, soft_mask_pictures
 from .likeness import likeness_of
@@ -85,6 +85,7 @@ def _content(run: Run, real: Dataset | None) -> dict[str, Any]:
         "jobs": jobs,
         "job_seconds": job_seconds(run),
         "segmentation": segmentation,
+        "classification": classification_jobs(jobs),
         "others": [view for view in jobs if view.metrics and view not in segmentation],
         "comparisons": compare_jobs(jobs, real),
         "caution": CAUTION,

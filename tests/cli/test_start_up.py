@@ -44,7 +44,7 @@ def test_a_dry_run_loads_no_network_library():
 
 
 def test_every_verb_explains_itself():
-    verbs = ["run", "train", "demo", "verify", "regenerate", "report", "kernels"]
+    verbs = ["run", "train", "demo", "verify", "regenerate", "report", "explain", "kernels"]
     verbs = [[verb] for verb in verbs] + [["plugins", verb] for verb in ("list", "show", "check")]
     program = (
         "import sys\nfrom typer.testing import CliRunner\nfrom lesionforge.cli.main import app\n"

@@ -9,9 +9,10 @@ import pytest
 
 from lesionforge.core.errors import StoreError
 from lesionforge.core.recipe import Job
-from lesionforge.core.report.comparison import CAUTION, compare_jobs, segmentation_jobs, verdict
+from lesionforge.core.report.comparison import CAUTION, classification_jobs, compare_jobs, segmentation_jobs, verdict
 from lesionforge.core.report.statistics import PairedDifference
 from lesionforge.core.report.training import job_views, read_curves
+from lesionforge.core.report.writer import render
 
 CONFIG = {"architecture": "dilated-unet", "steps": 200}
 METRICS = {"dice": 0.8, "iou": 0.7}
@@ -78,6 +79,26 @@ def test_nothing_gives_no_gain(folder):
     (comparison,) = compare_jobs(arms(folder, REAL, BOTH, r=dices(1), rs=dices(1)), None)
     assert all("no gain shown" in words for words in comparison.verdicts)
     assert not comparison.lesions_known and comparison.groups == "40 images"
+
+
+def test_classifiers_are_compared_by_what_they_get_right(folder, make_real):
+    jobs = [Job(job.name, "classification", job.on, {"architecture": "resnet34"}) for job in (REAL, BOTH)]
+    folder.begin(jobs=tuple(jobs))
+    for job, right in zip(jobs, (20, 30), strict=True):
+        folder.job(job.name, metrics={"f1_macro": 0.5, "accuracy": right / 40, "ece": 0.05})
+        rows = [
+            f"{image},nevus,{'nevus' if n < right else 'wart'},{int(n < right)},0.6" for n, image in enumerate(IMAGES)
+        ]
+        table = "\n".join(["image_id,label,predicted,correct,probability_nevus", *rows]) + "\n"
+        (folder.store.jobs / job.name / "per_image.csv").write_text(table)
+    views = job_views(folder.open())
+    assert (segmentation_jobs(views), len(classification_jobs(views))) == ([], 2)
+    (comparison,) = compare_jobs(views, make_real(40))
+    assert comparison.differences["correct"].mean == pytest.approx(0.25)
+    assert [words.partition(":")[0] for words in comparison.verdicts] == ["Accuracy"]
+    page = render(folder.manifest().open(), make_real(40))
+    assert '<section id="classes">' in page and '<section id="worth">' not in page
+    assert "R+S minus R" in page and "Accuracy: gain on these test images" in page
 
 
 def test_what_weakens_a_comparison_is_said(folder):

@@ -92,7 +92,7 @@ def _finding(found: Mapping[str, Any]) -> Finding:
 
 def _chart(row: Mapping[str, Any]) -> Chart | None:
     """Return both intervals of one metric, None where there is none to draw."""
-    named = (("real with real", row["yardstick"]), ("synthetic with real", row["synthetic"]))
+    named = (("real validation", row["yardstick"]), ("synthetic, accepted", row["synthetic"]))
     bounds = ("value", "low", "high")
     drawn = [
         (name, *(found[bound] for bound in bounds))

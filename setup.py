@@ -39,6 +39,7 @@ PLUGINS = {
     "segmentation": "plugins.segmentation.plugin",
     "classification": "plugins.classification.plugin",
     "latent-diffusion": "plugins.stable_diffusion.latent_diffusion.plugin",
+    "fine-tuning": "plugins.stable_diffusion.fine_tuning.plugin",
     "quality": "plugins.quality.plugin",
     "extractors": "plugins.quality.extractors",
     "kernels": "kernels.diagnostics",

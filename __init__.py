@@ -41,6 +41,7 @@ _PUBLIC = {
     "Validation": "core.training",
     "compare": "core.metrics",
     "cosine_rate": "core.training",
+    "explain": "core.explaining",
     "hookimpl": "core.hookspecs",
     "load_dataset": "core.loading",
     "open_run": "core.run",
@@ -80,6 +81,7 @@ __all__ = [
     "__version__",
     "compare",
     "cosine_rate",
+    "explain",
     "hookimpl",
     "load_dataset",
     "open_run",
@@ -95,6 +97,7 @@ if TYPE_CHECKING:
     from .core.dataset import Dataset, Record
     from .core.durable import write_bytes, write_text
     from .core.errors import CheckpointError, ConfigError, DataError, LesionforgeError, PluginError
+    from .core.explaining import explain
     from .core.hookspecs import hookimpl
     from .core.loading import load_dataset
     from .core.metrics import compare

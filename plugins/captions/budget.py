@@ -31,7 +31,8 @@ class PromptBudget:
     """
 
     def __init__(self, prefix: str, limit: int, terms: Terms = "plain") -> None:
-        self._prefix, self.limit, self.terms = prefix, limit, terms
+        self._prefix, self.limit = prefix, limit
+        self.terms: Terms = terms
         self._lock = threading.Lock()
         self._tokenizer = clip_tokenizer()
         self._tokenizer.add_tokens(list(dict.fromkeys(PLACEHOLDER.findall(prefix))))

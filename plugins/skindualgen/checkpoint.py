@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save, save_file
 
 from ...core.durable import new_folder, read_json, write_bytes, write_text
 from ...core.errors import CheckpointError, StoreError, first_line
+from ..data.icd11 import Terms
 from ..stable_diffusion.base import StableDiffusionBase, load_base
 from ..stable_diffusion.fingerprint import base_fingerprint
 from .network import PairNetwork, widened
@@ -36,6 +37,7 @@ class AdapterCard:
         classes: class names that prompts were trained with.
         size: edge in pixels of the training images.
         dataset: name of the training data.
+        terms: how prompts word the classes.
     """
 
     base: str
@@ -44,6 +46,7 @@ class AdapterCard:
     classes: tuple[str, ...]
     size: int
     dataset: str
+    terms: Terms = "plain"
 
 
 def save_adapter(network: PairNetwork, card: AdapterCard, folder: Path) -> None:

@@ -102,6 +102,14 @@ class LifecycleHooks:
     def job_done(self, name: str, metrics: Mapping[str, float | None]) -> None:
         """A training job has finished and been evaluated; a metric that is not finite is None."""
 
+    @hookspec
+    def trial_started(self, number: int, trials: int, values: Mapping[str, Any]) -> None:
+        """Trial ``number`` of a search, the first one being 0, begins with ``values``; there will be ``trials``."""
+
+    @hookspec
+    def trial_done(self, number: int, trials: int, value: float | None, reason: str | None, best: bool) -> None:
+        """A trial has been measured, or failed for a ``reason``; ``best``: none before it was better."""
+
 
 class Observers:
     """The lifecycle hooks of all observers; whatever one raises becomes a PluginFailure that names the hook."""

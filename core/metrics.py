@@ -126,6 +126,24 @@ def compare(
     return Results((_described(first), _described(second)), tuple(measured), tuple(refused))
 
 
+def why_not(
+    first: Dataset, second: Dataset, metric: str, *, device: str = "auto", registry: Registry | None = None
+) -> str | None:
+    """Return why ``metric`` could not be measured of datasets of these sizes, as far as it knows; None if it could.
+
+    ``second`` may be a stand-in, see :meth:`lesionforge.Metric.check`. Raises what :func:`compare` does.
+    """
+    registry = registry or default_registry()
+    expression, plugin = _created(metric, registry)
+    comparison = Comparison(first, second, Context(choose_device(device), name=plugin.name, registry=registry))
+
+    def work() -> None:
+        plugin.setup(comparison.context)
+        plugin.check(comparison)
+
+    return _refused(expression, work)[1] or None
+
+
 def _created(expression: str, registry: Registry) -> tuple[str, Metric]:
     name, values, location = parse_call(expression)
     if location is not None:
@@ -158,14 +176,24 @@ def measure(
             progress(name, done, total)
 
     context = replace(comparison.context, name=metric.name, progress=show)
+
+    def work() -> Measurement:
+        metric.setup(context)
+        return metric.measure(replace(comparison, context=context))
+
+    found, reason = _refused(name, work)
+    return Refusal(name, reason) if found is None else found
+
+
+def _refused(metric: str, work: Callable[[], T]) -> tuple[T | None, str]:
+    """Return what ``work`` does and no reason, or nothing and the reason why it was refused."""
     try:
-        with guarded(f"metric {name} failed"):
-            metric.setup(context)
-            return metric.measure(replace(comparison, context=context))
+        with guarded(f"metric {metric} failed"):
+            return work(), ""
     except PluginFailure:
         raise
     except (CheckpointError, ConfigError, DataError, PluginError) as error:
-        return Refusal(name, str(error))
+        return None, str(error)
 
 
 def _described(dataset: Dataset) -> dict[str, Any]:

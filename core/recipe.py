@@ -205,6 +205,13 @@ class Recipe:
         places += [*(job.name for job in self.jobs), *metrics.keys]
         raise ConfigError(f"--set {path}: there is nothing called {place or key!r}; there are {', '.join(places)}")
 
+    def with_values(self, values: Mapping[str, Any]) -> Recipe:
+        """Return the recipe with several values replaced, by path, see :meth:`with_value`."""
+        recipe = self
+        for path, value in values.items():
+            recipe = recipe.with_value(path, value)
+        return recipe
+
     def resolved(self, registry: Registry | None = None) -> Recipe:
         """Return the recipe with every plugin's defaults written out.
 

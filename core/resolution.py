@@ -27,7 +27,7 @@ def resolve_recipe(recipe: Recipe, registry: Registry) -> Recipe:
         trained = {job.name for job in recipe.jobs if not job.after_synthesis}
         stages = []
         for (key, config), stage in zip(synthesis.chain.configs(registry).items(), synthesis.chain.stages, strict=True):
-            _check_checkpoints(config, trained, where=f"stage {key}")
+            check_checkpoints(config, trained, where=f"stage {key}")
             stages.append(StageSpec(stage.plugin, _written(config, where=f"stage {key}")))
         synthesis = replace(synthesis, chain=Chain(tuple(stages)))
     metrics = tuple(_resolve_metric(metric, recipe, registry) for metric in recipe.metrics)
@@ -38,7 +38,7 @@ def _resolve_job(job: Job, recipe: Recipe, registry: Registry) -> Job:
     where = f"training {job.name}"
     config = registry.configured(registry.find(job.trainer, "trainer").plugin, job.values, where=where)
     earlier = {other.name for other in recipe.in_order()[: recipe.in_order().index(job)]}
-    _check_checkpoints(config, earlier, where=where)
+    check_checkpoints(config, earlier, where=where)
     return replace(job, values=_written(config, where=where))
 
 
@@ -46,7 +46,7 @@ def _resolve_metric(metric: StageSpec, recipe: Recipe, registry: Registry) -> St
     where = f"metric {metric.plugin}"
     config = registry.configured(registry.find(metric.plugin, "metric").plugin, metric.values, where=where)
     # A network that saw synthetic cases is no judge of them.
-    _check_checkpoints(config, {job.name for job in recipe.jobs if not job.after_synthesis}, where=where)
+    check_checkpoints(config, {job.name for job in recipe.jobs if not job.after_synthesis}, where=where)
     return StageSpec(metric.plugin, _written(config, where=where))
 
 
@@ -61,7 +61,7 @@ def _written(config: PluginConfig, *, where: str) -> dict[str, Any]:
     return values
 
 
-def _check_checkpoints(config: PluginConfig, trained: set[str], *, where: str) -> None:
+def check_checkpoints(config: PluginConfig, trained: set[str], *, where: str) -> None:
     """Raise an error where a checkpoint is of no training in ``trained``, does not ship, or is a path to nothing."""
     for key in checkpoint_fields(type(config)):
         value = getattr(config, key)

@@ -229,6 +229,15 @@ class Metric(Plugin):
 
     role = "metric"
     needs_pairs: ClassVar[bool] = False
+    higher_is_better: ClassVar[bool | None] = None
+    """Which way a search goes; None where that is for the user to say."""
+
+    def check(self, comparison: Comparison) -> None:
+        """Raise what :meth:`measure` would, as far as it follows from sizes, image ids and this machine alone.
+
+        Called after :meth:`setup`, before a search makes any case: ``comparison.second`` is a stand-in then, of as many
+        images as a trial can have and with their ids, whose pixels mean nothing.
+        """
 
     @abstractmethod
     def measure(self, comparison: Comparison) -> Measurement:

@@ -47,8 +47,7 @@ def run_recipe(
     registry: Registry | None,
 ) -> Run:
     """Carry ``recipe`` out in ``output``, see :meth:`Recipe.run`."""
-    if workers > 1 and registry is not None:
-        raise ConfigError("several workers find plugins in what is installed; a registry of one's own needs workers=1")
+    check_workers(workers, registry)
     with _work(recipe, output, data, resume, device, observers, registry) as work:
         stages = work.prepare()
         work.synthesise(stages, workers)
@@ -128,7 +127,8 @@ class _Work:
 
     def prepare(self) -> dict[str, Stage]:
         """Train on real data, fit the stages, and write the manifest; return the stages if cases are missing."""
-        self._rehearse()
+        if self.recipe.jobs and not self.store.manifest.exists():
+            rehearse(self.recipe, self.device, self.registry)
         for job in self.recipe.in_order():
             if not job.after_synthesis:
                 self._jobs.run(job, _needed(self.real, job.name), None)
@@ -167,19 +167,6 @@ class _Work:
         if self.recipe.metrics and self.real is not None:
             measure_likeness(Run(self.store.root), self.real, device=self.device, registry=self.registry)
 
-    def _rehearse(self) -> None:
-        """Set up every stage that waits for no training, so that its mistakes show before hours of work."""
-        if not self.recipe.synthesis or self.store.manifest.exists() or not self.recipe.jobs:
-            return
-        for stage in self.recipe.synthesis.chain.stages:
-            if not any(str(value).startswith(JOB_REFERENCE) for value in stage.values.values()):
-                set_up(
-                    Chain((stage,)),
-                    device=self.device,
-                    precision=self.recipe.synthesis.precision,
-                    registry=self.registry,
-                )
-
     def _missing(self) -> list[range]:
         return missing_shards(self.store, self.recipe.synthesis) if self.recipe.synthesis else []
 
@@ -199,6 +186,19 @@ class _Work:
                 "versions": package_versions(*(stage["distribution"] for stage in facts)),
             }
         )
+
+
+def check_workers(workers: int, registry: Registry | None) -> None:
+    """Raise ConfigError where workers could not find the plugins of a ``registry`` of one's own."""
+    if workers > 1 and registry is not None:
+        raise ConfigError("several workers find plugins in what is installed; a registry of one's own needs workers=1")
+
+
+def rehearse(recipe: Recipe, device: torch.device, registry: Registry) -> None:
+    """Set up every stage that waits for no training, so that its mistakes show before hours of work."""
+    for stage in recipe.synthesis.chain.stages if recipe.synthesis else ():
+        if recipe.synthesis and not any(str(value).startswith(JOB_REFERENCE) for value in stage.values.values()):
+            set_up(Chain((stage,)), device=device, precision=recipe.synthesis.precision, registry=registry)
 
 
 def _needed(real: Dataset | None, job: str) -> Dataset:

@@ -68,11 +68,16 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
         DataError: the widths differ, values are not finite, or a set has fewer than two images.
     """
     a, b = _checked(a, b)
-    if min(len(a), len(b)) < 2:
-        raise DataError(f"a kernel distance needs at least 2 images in each set, not {len(a)} and {len(b)}")
+    check_pairs(len(a), len(b))
     within = [(_kernel_sum(x, x) - float(polynomial_kernel((x * x).sum(1), x.shape[1]).sum())) for x in (a, b)]
     n, m = len(a), len(b)
     return within[0] / (n * (n - 1)) + within[1] / (m * (m - 1)) - 2 * _kernel_sum(a, b) / (n * m)
+
+
+def check_pairs(first: int, second: int) -> None:
+    """Raise DataError unless both sets have the two images that give a pair within each."""
+    if min(first, second) < 2:
+        raise DataError(f"a kernel distance needs at least 2 images in each set, not {first} and {second}")
 
 
 def distances(real_features: Tensor, synthetic_features: Tensor, label: str) -> dict[str, float | str]:

@@ -49,19 +49,26 @@ class Frechet(Metric):
     """Frechet distance between the features of two datasets; needs more images than features."""
 
     name = "frechet"
+    higher_is_better = False
 
     class Config(FeatureDistance):
         resamples: int = FEW_RESAMPLES
 
-    def measure(self, comparison: Comparison) -> Measurement:
-        from .feature_sets import feature_sets, frechet_interval
-        from .frechet import check_sample_sizes, frechet_distance, frechet_name
+    def check(self, comparison: Comparison) -> None:
+        from .frechet import check_sample_sizes
 
         extractor = _extractor(self.config, comparison, self.name)
         first = comparison.first.fetch([0], masks=False).images
         assert first is not None
         width = extractor.features(first.to(comparison.context.device)).shape[1]
         check_sample_sizes(len(comparison.first), len(comparison.second), width)
+
+    def measure(self, comparison: Comparison) -> Measurement:
+        from .feature_sets import feature_sets, frechet_interval
+        from .frechet import frechet_distance, frechet_name
+
+        self.check(comparison)
+        extractor = _extractor(self.config, comparison, self.name)
         a, b = feature_sets(self.config, extractor, comparison)
         value = frechet_distance(a.features, b.features)
         context = comparison.context
@@ -92,9 +99,16 @@ class Kernel(Metric):
     """Kernel distance (unbiased squared MMD) between the features of two datasets; serves small ones too."""
 
     name = "kernel"
+    higher_is_better = False
 
     class Config(FeatureDistance):
         resamples: int = RESAMPLES
+
+    def check(self, comparison: Comparison) -> None:
+        from .frechet import check_pairs
+
+        check_pairs(len(comparison.first), len(comparison.second))
+        _extractor(self.config, comparison, self.name)
 
     def measure(self, comparison: Comparison) -> Measurement:
         from .feature_sets import feature_sets, kernel_interval
@@ -125,6 +139,17 @@ class _PairMetric(Metric):
     @abstractmethod
     def _score(self, comparison: Comparison) -> tuple[str, dict[str, Any], PairScore]:
         """Return the score's name, its conventions and its function of two (N, 3, H, W) image tensors in [0, 1]."""
+
+    def check(self, comparison: Comparison) -> None:
+        from .pairing import pairs_by_id
+
+        if self.needs_pairs and self.config.pair_by == "id":
+            pairs_by_id(comparison.first, comparison.second)
+        score = self._score(comparison)[2]
+        if comparison.first.size is not None:  # else nobody knows the size yet at which images are compared
+            one = comparison.first.fetch([0], masks=False).images
+            assert one is not None
+            score(one.to(comparison.context.device), one.to(comparison.context.device))
 
     def measure(self, comparison: Comparison) -> Measurement:
         name, conventions, score = self._score(comparison)
@@ -175,30 +200,35 @@ class Mse(_PairedPixelMetric):
     """Mean squared error of paired images."""
 
     name, label, function = "mse", "MSE", "mse"
+    higher_is_better = False
 
 
 class Psnr(_PairedPixelMetric):
     """Peak signal-to-noise ratio of paired images in dB, the mean over the pairs' own."""
 
     name, label, function = "psnr", "PSNR", "psnr"
+    higher_is_better = True
 
 
 class Ssim(_PairedPixelMetric):
     """Structural similarity of paired images."""
 
     name, label, function = "ssim", "SSIM", "ssim"
+    higher_is_better = True
 
 
 class MsSsim(_PairedPixelMetric):
     """Multi-scale structural similarity of paired images of at least 161 pixels."""
 
     name, label, function = "ms-ssim", "MS-SSIM", "ms_ssim"
+    higher_is_better = True
 
 
 class MsSsimDiversity(_PixelMetric):
     """Mean MS-SSIM of random pairs, between the datasets or within one; the lower, the more diverse."""
 
     name, label, function = "ms-ssim-diversity", "MS-SSIM", "ms_ssim"
+    higher_is_better = False
 
     class Config(PluginConfig):
         data_range: float = DATA_RANGE
@@ -230,6 +260,7 @@ class Lpips(_PerceptualMetric):
 
     name = "lpips"
     needs_pairs = True
+    higher_is_better = False
 
     class Config(PluginConfig):
         extractor: ExtractorName = Field("lpips", description="extractor plugin whose maps are compared")
@@ -243,6 +274,7 @@ class LpipsDiversity(_PerceptualMetric):
     """Mean LPIPS of random pairs, between the datasets or within one; the higher, the more diverse."""
 
     name = "lpips-diversity"
+    higher_is_better = True
 
     class Config(PluginConfig):
         extractor: ExtractorName = Field("lpips", description="extractor plugin whose maps are compared")

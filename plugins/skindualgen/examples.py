@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from ...core.context import Context
 from ...core.dataset import Dataset, image_tensor, mask_tensor
 from ...core.errors import DataError
-from ..stable_diffusion.captioning import Captioner
+from ..stable_diffusion.kept import kept_captions
 from .wording import class_prompt, with_template
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Examples:
     """Everything that fine-tuning learns from.
 
     Attributes:
-        dataset: the images that have a mask, at the trained size.
+        dataset: the images that have a mask and a label, at the trained size.
         prompts: one an image.
     """
 
@@ -50,23 +51,19 @@ class Examples:
         return image_tensor(self.dataset.images_array(rows)).to(device), mask_tensor(masks).to(device)
 
 
-def prompted_examples(dataset: Dataset, config: SkinDualGenTrainerConfig, context: Context) -> Examples:
-    """Return the images that have a mask, each with its class's prompt or its caption.
+def prompted_examples(dataset: Dataset, config: SkinDualGenTrainerConfig, context: Context, output: Path) -> Examples:
+    """Return the images that have a mask and a label, each with its class's prompt or its caption, which ``output`` keeps.
 
     Raises:
-        DataError: no image has a mask, or an image has no label or no caption.
+        DataError: no image has both, or an image has no caption.
     """
-    dataset = dataset.with_masks().resized(config.size)
-    labels = [record.label for record in dataset.records]
-    if None in labels:
-        image_id = dataset.ids[labels.index(None)]
-        raise DataError(
-            f"dataset {dataset.name}: image {image_id!r} has no label, and prompts name the class of every image"
-        )
-    named = [label for label in labels if label is not None]
+    masked = dataset.with_masks()
+    dataset = masked.where(lambda record: record.label is not None).resized(config.size)
+    if not len(dataset):
+        raise DataError(f"dataset {masked.name}: no image with a mask has a label, and prompts name the class")
+    named = [str(record.label) for record in dataset.records]
     if config.prompts == "class":
-        return Examples(dataset, [class_prompt(label) for label in named])
-    captions = Captioner(config.captioner, context).captions(
-        dataset, progress=lambda done: context.progress(done, len(dataset), {})
-    )
-    return Examples(dataset, [with_template(text, label) for text, label in zip(captions, named, strict=True)])
+        return Examples(dataset, [class_prompt(label, config.terms) for label in named])
+    captions = kept_captions(dataset, config.captioner, context, output)
+    pairs = zip(captions, named, strict=True)
+    return Examples(dataset, [with_template(text, label, config.terms) for text, label in pairs])

@@ -10,6 +10,7 @@ from ...core.batch import Batch
 from ...core.context import Context
 from ...core.errors import ConfigError
 from ...kernels import seeded_uniform, stream_of
+from ..data.icd11 import Terms
 from ..stable_diffusion.inference import made_ready
 from ..stable_diffusion.prompts import PromptEncoder
 from ..stable_diffusion.sampling import decoded_channels, latent_size, sample
@@ -34,9 +35,10 @@ class PairSampler:
         self._config, self._context = config, context
         base, card = load_adapted(Path(config.checkpoint), config.base)
         self._classes = card.classes
+        self._terms: Terms = card.terms
         self._known(config.labels)
         latent_size(base, config.size)
-        self._base = made_ready(base, context)
+        self._base = made_ready(base, context, compile=config.compile)
         self._encode = PromptEncoder(self._base)
 
     def fill(self, batch: Batch) -> Batch:
@@ -72,7 +74,8 @@ class PairSampler:
             for label, prompt, drawn in zip(self._given(batch), given, self._drawn(batch), strict=True)
         ]
         self._known([label for label, prompt in zip(labels, given, strict=True) if label and not prompt])
-        return labels, [prompt or class_prompt(label or "") for prompt, label in zip(given, labels, strict=True)]
+        pairs = zip(given, labels, strict=True)
+        return labels, [prompt or class_prompt(label or "", self._terms) for prompt, label in pairs]
 
     def _given(self, batch: Batch) -> Sequence[str | None]:
         none = (None,) * len(batch)

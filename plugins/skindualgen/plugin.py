@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from ...core.config import Checkpoint, PluginConfig
 from ...core.hookspecs import hookimpl
 from ...core.roles import Generator, Plugin, Trainer
+from ..data.icd11 import Terms
 from ..stable_diffusion.captioning import CaptionerName, check_captioner
 from .wording import CAPTIONER
 
@@ -37,6 +38,7 @@ class SkinDualGenTrainerConfig(PluginConfig):
     captioner: CaptionerName = Field(
         CAPTIONER, description="captions: chain of annotators that writes them; empty: those of the data"
     )
+    terms: Terms = Field("plain", description="icd-11: classes in prompts as ICD-11 names them, not as the data do")
     prompt_dropout: float = Field(0.1, ge=0, le=1, description="share of prompts left empty, for guidance (ours)")
     steps: int = Field(41_000, ge=1, description="optimisation steps; the paper's 100 epochs of 1,640 images")
     batch_size: int = Field(4, ge=1, description="images per step")
@@ -89,7 +91,7 @@ class SkinDualGenTrainerConfig(PluginConfig):
 class SkinDualGenTrainer(Trainer):
     """Fine-tunes a base by LoRA to draw an image and its mask together; leaves a small adapter.
 
-    Learns from the images that have a mask; each needs a label.
+    Learns from the images that have a mask and a label; others are left out.
     """
 
     name = "skindualgen"
@@ -123,6 +125,7 @@ class SkinDualGenGeneratorConfig(PluginConfig):
     num_inference_steps: int = Field(45, ge=1, description="steps of the scheduler")
     guidance_scale: float = Field(1.22, ge=0, description="classifier-free guidance")
     threshold: float = Field(0.5, gt=0, lt=1, description="probability from which a pixel is lesion")
+    compile: bool = Field(False, description="compile the U-Net; worth it for hundreds of cases, slow for a few")
 
 
 class SkinDualGenGenerator(Generator):

@@ -49,8 +49,9 @@ def train(config: SkinDualGenTrainerConfig, dataset: Dataset, output: Path, cont
         classes=dataset.with_masks().classes,
         size=config.size,
         dataset=dataset.name,
+        terms=config.terms,
     )
-    examples = prompted_examples(dataset, config, context)
+    examples = prompted_examples(dataset, config, context, output)
     network = pair_network(base, config, context.seed)
     round_frozen_weights(base, context)
     base.to(context.device)

@@ -12,7 +12,7 @@ import torch
 import lesionforge as lf
 from lesionforge.core.errors import CheckpointError, ConfigError
 from lesionforge.plugins.skindualgen.checkpoint import load_adapted
-from lesionforge.plugins.stable_diffusion.base import load_base
+from lesionforge.plugins.stable_diffusion.base import StableDiffusionBase, load_base
 from lesionforge.plugins.stable_diffusion.tiny import tiny_stable_diffusion
 from lesionforge.testing import assert_contract
 
@@ -123,3 +123,12 @@ def test_what_a_run_draws_is_made_again(adapter, tmp_path):
     chain = lf.Chain.parse(f"skindualgen(checkpoint='{adapter}', {STEPS}) | mask-quality")
     run = chain.run(count=3, batch_size=2, output=tmp_path / "run", device="cpu", precision="bf16", report=False)
     assert run.regenerate("case-00000001").identical and run.verify().ok
+
+
+def test_the_adapted_unet_is_compiled_where_that_is_asked_for(adapter, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(StableDiffusionBase, "compiled", lambda base: compiled.append(base) or base)
+    batch = lf.Batch.blank(2)
+    images = opened(adapter)(batch).images
+    assert not compiled
+    assert torch.equal(opened(adapter, ", compile=true")(batch).images, images) and len(compiled) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
+from lesionforge.core.batch import Batch
 from lesionforge.core.dataset import Dataset, Record
 from lesionforge.core.durable import tree_hash
 from lesionforge.core.errors import ConfigError, DataError
@@ -19,6 +21,10 @@ from lesionforge.plugins.skindualgen import training
 from lesionforge.plugins.skindualgen.checkpoint import load_adapted
 from lesionforge.plugins.skindualgen.examples import prompted_examples
 from lesionforge.plugins.skindualgen.network import PairNetwork, widened
+from lesionforge.plugins.skindualgen.plugin import SkinDualGenTrainer
+from lesionforge.plugins.skindualgen.plugin import SkinDualGenGenerator, SkinDualGenGeneratorConfig
+from lesionforge.plugins.skindualgen.wording import with_template
+from lesionforge.plugins.stable_diffusion import kept
 from lesionforge.plugins.stable_diffusion.base import StableDiffusionBase, load_base
 
 from .conftest import CONTEXT
@@ -28,7 +34,8 @@ CPU = torch.device("cpu")
 
 def terms_of(base: StableDiffusionBase, data: Dataset, config) -> dict[str, float]:
     """The terms of the loss over all of ``data``, always at the same timesteps and with the same noise."""
-    examples = prompted_examples(data, config, CONTEXT)
+    with TemporaryDirectory() as output:
+        examples = prompted_examples(data, config, CONTEXT, Path(output))
     tuning = training.FineTuning(base, examples, config, CPU)
     layers = base.vae.encoder.conv_in, base.vae.decoder.conv_out
     network = PairNetwork(base, base.unet, *layers)  # type: ignore[arg-type]
@@ -66,7 +73,7 @@ def test_what_it_leaves_is_small_and_what_peft_loads(tiny_base, adapter):
         assert {"step", "loss", "diffusion", "bce", "dice"} <= set(next(csv.DictReader(file)))
 
 
-@pytest.mark.parametrize("changed", [{}, {"gradient_checkpointing": True, "keep_rgb": False}])
+@pytest.mark.parametrize("changed", [{"prompts": "captions"}, {"gradient_checkpointing": True, "keep_rgb": False}])
 def test_killed_and_resumed_is_uninterrupted(settings, train, phantoms, tmp_path, monkeypatch, changed):
     config, data = settings(**changed), phantoms.take(range(8))
     whole = train(config, data, tmp_path / "whole")
@@ -83,9 +90,12 @@ def test_killed_and_resumed_is_uninterrupted(settings, train, phantoms, tmp_path
         patch.setattr(training.FineTuning, "losses", dying)
         train(config, data, tmp_path / "killed")
     assert not (tmp_path / "killed" / "config.json").exists()
-    resumed = train(config, data, tmp_path / "killed")
+    with monkeypatch.context() as patch:  # not captioned again
+        patch.setattr(kept, "Captioner", None)
+        resumed = train(config, data, tmp_path / "killed")
     for part in ("unet_lora", "vae.safetensors", "config.json", "curves.csv"):
         assert tree_hash(whole / part) == tree_hash(resumed / part), part
+    assert (resumed / "captions.jsonl").exists() is (config.prompts == "captions")
 
 
 def test_strictly_frozen_leaves_the_autoencoder_as_it_began(settings, train, phantoms, tiny_base, tmp_path):
@@ -102,16 +112,41 @@ def test_pairs_are_pictured(settings, train, phantoms, tmp_path):
     assert sorted(path.name for path in (folder / "pairs").iterdir()) == ["step-000001.png", "step-000002.png"]
 
 
-def test_class_prompts_are_the_template_and_captions_begin_with_it(settings, phantoms):
+def test_pictures_are_drawn_in_the_precision_of_the_training(settings, phantoms, tmp_path):
+    trainer = SkinDualGenTrainer(settings(steps=1, snapshot_every=1))
+    trainer.setup(replace(CONTEXT, precision="bf16"))
+    trainer.train(phantoms.take(range(4)), None, tmp_path)
+    assert [file.name for file in (tmp_path / "pairs").iterdir()] == ["step-000001.png"]
+
+
+def test_class_prompts_are_the_template_and_captions_begin_with_it(settings, phantoms, tmp_path):
     data = phantoms.take([0])
-    (prompt,) = prompted_examples(data, settings(), CONTEXT).prompts
+    (prompt,) = prompted_examples(data, settings(), CONTEXT, tmp_path).prompts
+    (tmp_path / "written").mkdir()
     words = data.records[0].label.replace("_", " ")
     assert prompt == f"a dermoscopic lesion photo of {words} for skin cancer diagnosis"
     captioned = Dataset("captioned", (replace(data.records[0], caption="A dark lesion."),))
     of_data = settings(prompts="captions", captioner="")
-    assert prompted_examples(captioned, of_data, CONTEXT).prompts == [f"{prompt}, A dark lesion."]
-    (written,) = prompted_examples(data, settings(prompts="captions"), CONTEXT).prompts
+    assert prompted_examples(captioned, of_data, CONTEXT, tmp_path).prompts == [f"{prompt}, A dark lesion."]
+    (written,) = prompted_examples(data, settings(prompts="captions"), CONTEXT, tmp_path / "written").prompts
     assert written.startswith(f"{prompt}, ") and written.count("skin cancer diagnosis") == 1
+
+
+def test_icd_11_terms_are_trained_with_and_sampled_with(settings, train, phantoms, tmp_path):
+    first = replace(phantoms.records[0], label="nevus", caption="A dark naevus.")
+    data, wanted = (
+        Dataset("named", (first,)),
+        "a dermoscopic lesion photo of melanocytic naevus for skin cancer diagnosis",
+    )
+    assert prompted_examples(data, settings(terms="icd-11"), CONTEXT, tmp_path).prompts == [wanted]
+    of_data = settings(terms="icd-11", prompts="captions", captioner="")
+    assert prompted_examples(data, of_data, CONTEXT, tmp_path).prompts == [f"{wanted}, A dark naevus."]
+    for begun in ("A dermoscopic lesion photo of nevus for skin cancer diagnosis, dark.", f"{wanted}, dark."):
+        assert with_template(begun, "nevus", "icd-11") == f"{wanted}, dark."
+    folder = train(settings(terms="icd-11", steps=1), data, tmp_path / "out")
+    sampler = SkinDualGenGenerator(SkinDualGenGeneratorConfig(checkpoint=str(folder), num_inference_steps=1))
+    sampler.setup(CONTEXT)
+    assert sampler(Batch.blank(1, seed=1)).prompts == (wanted,)
 
 
 def test_captions_are_not_mirrored(settings):
@@ -133,8 +168,14 @@ def test_missing_masks_and_labels_are_named(settings, train, phantoms, tmp_path)
     with pytest.raises(DataError, match="dataset bare has no masks"):
         train(settings(), bare, tmp_path / "out")
     unnamed = Dataset("unnamed", tuple(replace(record, label=None) for record in phantoms.records[:3]))
-    with pytest.raises(DataError, match=r"unnamed: image 'phantom-000000' has no label, and prompts name the class"):
+    with pytest.raises(DataError, match="dataset unnamed: no image with a mask has a label, and prompts name the class"):
         train(settings(), unnamed, tmp_path / "out")
+
+
+def test_images_without_mask_or_label_are_left_out(settings, phantoms, tmp_path):
+    first, second, third = phantoms.records[:3]
+    data = Dataset("partly", (replace(first, label=None), second, replace(third, mask=None)))
+    assert prompted_examples(data, settings(), CONTEXT, tmp_path).dataset.ids == (second.image_id,)
 
 
 def test_unknown_targets_and_sizes_are_refused(settings, train, phantoms, tmp_path: Path):

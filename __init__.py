@@ -38,6 +38,7 @@ _PUBLIC = {
     "Source": "core.roles",
     "Trainer": "core.roles",
     "TrainingLoop": "core.training",
+    "Tuning": "core.tuning.results",
     "Validation": "core.training",
     "compare": "core.metrics",
     "cosine_rate": "core.training",
@@ -45,6 +46,7 @@ _PUBLIC = {
     "hookimpl": "core.hookspecs",
     "load_dataset": "core.loading",
     "open_run": "core.run",
+    "tune": "core.tuning.tuner",
     "write_bytes": "core.durable",
     "write_text": "core.durable",
 }
@@ -77,6 +79,7 @@ __all__ = [
     "Source",
     "Trainer",
     "TrainingLoop",
+    "Tuning",
     "Validation",
     "__version__",
     "compare",
@@ -85,6 +88,7 @@ __all__ = [
     "hookimpl",
     "load_dataset",
     "open_run",
+    "tune",
     "write_bytes",
     "write_text",
 ]
@@ -105,6 +109,8 @@ if TYPE_CHECKING:
     from .core.roles import Annotator, Architecture, Exporter, Extractor, Filter, Generator, Metric, Source, Trainer
     from .core.run import Case, Run, open_run
     from .core.training import Snapshot, TrainingLoop, Validation, cosine_rate
+    from .core.tuning.results import Tuning
+    from .core.tuning.tuner import tune
 
 
 def __getattr__(name: str) -> Any:

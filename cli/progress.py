@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LINE_EVERY = 30.0
 SHOWN_METRICS = 3
-CASES, STAGE, JOB = "cases", "stage", "job"
+CASES, STAGE, JOB, TRIALS, TRIAL = "cases", "stage", "job", "trials", "trial"
 
 
 class Display(Protocol):
@@ -43,6 +43,22 @@ class Progress:
         self._began = time.monotonic()
         self._output: Path | None = None
         self._count = self._done = self._kept = self._batches = 0
+        self._trial: str | None = None
+        self._trial_began = self._began
+
+    @hookimpl
+    def trial_started(self, number: int, trials: int, values: Mapping[str, Any]) -> None:
+        self._trial, self._trial_began = in_words(values), time.monotonic()
+        self._display.show(TRIALS, "trials", number, trials, self._trial)
+
+    @hookimpl
+    def trial_done(self, number: int, trials: int, value: float | None, reason: str | None, best: bool) -> None:
+        found = f"failed: {reason}" if value is None else f"{_shown(value)}{', the best so far' if best else ''}"
+        self._display.drop(STAGE)
+        seconds = time.monotonic() - self._trial_began
+        self._display.leave(TRIAL, f"trial {number}", seconds, f"{found}; {self._trial}")
+        self._display.show(TRIALS, "trials", number + 1, trials, "")
+        self._trial = None
 
     @hookimpl
     def job_started(self, name: str, trainer: str, output: Path) -> None:
@@ -60,7 +76,7 @@ class Progress:
         self._output, self._began = output, time.monotonic()
         self._count, self._done, self._kept, self._batches = count, 0, 0, 0
         self._display.drop(STAGE)
-        self._display.show(CASES, "cases", 0, count, "")
+        self._display.show(CASES, self._cases_title, 0, count, "")
 
     @hookimpl
     def stage_started(self, stage: str, cases: int) -> None:
@@ -88,14 +104,20 @@ class Progress:
     @hookimpl
     def run_done(self, output: Path | None) -> None:
         self._display.drop(STAGE)
-        if self._count:
+        if self._trial is not None:
+            self._display.drop(CASES)
+        elif self._count:
             self._display.leave(CASES, f"made {self._done:,} cases", time.monotonic() - self._began, self._verdicts())
         self._count = 0
 
     def _advance(self, cases: int, kept: int) -> None:
         self._done += cases
         self._kept += kept
-        self._display.show(CASES, "cases", self._done, self._count, self._verdicts())
+        self._display.show(CASES, self._cases_title, self._done, self._count, self._verdicts())
+
+    @property
+    def _cases_title(self) -> str:
+        return "cases" if self._trial is None else "  cases"
 
     def _verdicts(self) -> str:
         return f"{self._kept:,} kept, {self._done - self._kept:,} rejected"
@@ -111,6 +133,10 @@ def kept_cases(output: Path, first: int) -> int:
 def in_words(metrics: Mapping[str, Any]) -> str:
     """Return the first few metrics on one line."""
     return ", ".join(f"{name} {number(value)}" for name, value in list(metrics.items())[:SHOWN_METRICS])
+
+
+def _shown(value: float) -> str:
+    return number(value)  # hooks name their arguments, and one of them is called number
 
 
 def pace(per_second: float) -> str:
@@ -141,7 +167,7 @@ class LineDisplay:
         self._rows: dict[str, _LineRow] = {}
 
     def show(self, row: str, title: str, done: int, total: int | None, note: str) -> None:
-        if row == STAGE:
+        if title.startswith(" "):
             return
         now = time.monotonic()
         known = self._rows.get(row)

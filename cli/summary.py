@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..core.recipe import Job
     from ..core.run import Run
 
+NOTHING: Mapping[str, str] = {}
 PHANTOM_NOTICE = "These are procedural phantoms, or made from phantoms: they say nothing about patients."
 
 
@@ -76,16 +77,18 @@ def print_plan(plan: Plan) -> None:
 
     out, synthesis = console(), plan.recipe.synthesis
     rows: list[Sequence[object]] = [["recipe", plan.recipe.name], ["output", f"{plan.output} ({_standing(plan)})"]]
-    rows += [["seed", plan.recipe.seed], ["data", _data(plan.data)]]
-    rows += [row for job, state in plan.jobs if not job.after_synthesis for row in _training(job, state)]
+    rows += [["seed", plan.recipe.seed], ["data", data_line(plan.data)]]
+    rows += [row for job, state in plan.jobs if not job.after_synthesis for row in training_rows(job, state)]
     if synthesis:
         for key, stage in zip(synthesis.chain.keys, synthesis.chain.stages, strict=True):
-            rows.append([f"stage {key}", _values(stage.plugin, tuple(STAGE_ROLES), stage.values)])
+            rows.append([f"stage {key}", values_line(stage.plugin, tuple(STAGE_ROLES), stage.values)])
         made = f"{plan.committed:,} there already" if plan.committed else "none there yet"
         size = f"{synthesis.count:,} in batches of {synthesis.batch_size}, precision {synthesis.precision}"
         rows += [["cases", size], ["shards", f"{plan.shards:,} of up to {synthesis.shard_size} cases, {made}"]]
-    rows += [row for job, state in plan.jobs if job.after_synthesis for row in _training(job, state)]
-    rows += [[f"metric {each.plugin}", _values(each.plugin, ("metric",), each.values)] for each in plan.recipe.metrics]
+    rows += [row for job, state in plan.jobs if job.after_synthesis for row in training_rows(job, state)]
+    rows += [
+        [f"metric {each.plugin}", values_line(each.plugin, ("metric",), each.values)] for each in plan.recipe.metrics
+    ]
     out.print(columns(rows))
     out.print("\nNothing has been created.", style="dim")
 
@@ -94,19 +97,24 @@ def _standing(plan: Plan) -> str:
     return "a run is there already" if plan.exists else "new"
 
 
-def _data(data: Mapping[str, Any] | None) -> str:
+def data_line(data: Mapping[str, Any] | None) -> str:
+    """Return source, number and splits of a plan's real data."""
     if data is None:
         return "none"
     splits = ", ".join(f"{count:,} {name}" for name, count in data["splits"].items())
     return f"{data['source']}: {data['cases']:,} {'phantoms' if data['phantom'] else 'images'} ({splits})"
 
 
-def _training(job: Job, state: str) -> list[Sequence[object]]:
+def training_rows(job: Job, state: str, searched: Mapping[str, str] = NOTHING) -> list[Sequence[object]]:
+    """Return the rows of a training in a plan; ``searched``: values that a search tries, by key."""
     what = f"{job.trainer} on {' and '.join(job.on)} data, {state}"
-    return [[f"training {job.name}", what], ["", _values(job.trainer, ("trainer",), job.values)]]
+    return [[f"training {job.name}", what], ["", values_line(job.trainer, ("trainer",), job.values, searched)]]
 
 
-def _values(plugin: str, roles: Sequence[str], values: Mapping[str, Any]) -> Text:
+def values_line(
+    plugin: str, roles: Sequence[str], values: Mapping[str, Any], searched: Mapping[str, str] = NOTHING
+) -> Text:
+    """Return a configuration on one line, in which what is no default, and what is searched, stands out."""
     from rich.text import Text
 
     from ..core.chain import write_value
@@ -116,7 +124,7 @@ def _values(plugin: str, roles: Sequence[str], values: Mapping[str, Any]) -> Tex
     line = Text()
     for key, value in values.items():
         usual = value == fields[key].get_default(call_default_factory=True)
-        line.append(", " if line else "", "dim").append(
-            printable(f"{key}={write_value(value)}"), "dim" if usual else ""
-        )
+        style = "cyan" if key in searched else "dim" if usual else ""
+        written = searched[key] if key in searched else write_value(value)
+        line.append(", " if line else "", "dim").append(printable(f"{key}={written}"), style)
     return line

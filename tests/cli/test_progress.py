@@ -49,6 +49,24 @@ def test_cases_are_counted_with_their_verdicts(recorder):
     assert recorder.rows == {} and recorder.lines == [("made 4 cases", "3 kept, 1 rejected")]
 
 
+def test_trials_leave_a_line_each_and_their_cases_none(recorder):
+    progress = Progress(recorder)
+    progress.trial_started(number=0, trials=3, values={"blobs.size": 8})
+    assert recorder.rows["trials"] == ("trials", 0, 3, "blobs.size 8")
+    progress.run_started(output=None, count=4, stages=("blobs",))
+    progress.batch_done(cases=4, kept=3)
+    assert recorder.rows["cases"] == ("  cases", 4, 4, "3 kept, 1 rejected")
+    progress.run_done(output=None)
+    progress.trial_done(number=0, trials=3, value=0.5, reason=None, best=True)
+    progress.trial_started(number=1, trials=3, values={"blobs.size": 9})
+    progress.trial_done(number=1, trials=3, value=None, reason="too grey", best=False)
+    assert recorder.rows == {"trials": ("trials", 2, 3, "")}
+    assert recorder.lines == [
+        ("trial 0", "0.5, the best so far; blobs.size 8"),
+        ("trial 1", "failed: too grey; blobs.size 9"),
+    ]
+
+
 def test_shards_of_workers_are_counted_from_their_ledgers(recorder, tmp_path):
     progress = Progress(recorder)
     progress.run_started(output=tmp_path, count=4, stages=())

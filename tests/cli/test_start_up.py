@@ -37,14 +37,15 @@ def test_plugins_are_listed_without_what_they_work_with(arguments):
     assert not modules & (HEAVY | {"numpy"})
 
 
-def test_a_dry_run_loads_no_network_library():
-    code, output, modules = loaded_by("run", "phantom(size=64) | mask-quality", "--dry-run")
+@pytest.mark.parametrize("verb", [["run"], ["tune", "--search", "phantom.hair=0..1", "--metric", "kept"]])
+def test_a_dry_run_loads_no_network_library(verb):
+    code, output, modules = loaded_by(*verb, "phantom(size=64) | mask-quality", "--dry-run")
     assert code == 0 and "mask-quality" in output
     assert not modules & HEAVY
 
 
 def test_every_verb_explains_itself():
-    verbs = ["run", "train", "demo", "verify", "regenerate", "report", "explain", "kernels"]
+    verbs = ["run", "train", "tune", "demo", "verify", "regenerate", "report", "explain", "kernels"]
     verbs = [[verb] for verb in verbs] + [["plugins", verb] for verb in ("list", "show", "check")]
     program = (
         "import sys\nfrom typer.testing import CliRunner\nfrom lesionforge.cli.main import app\n"

@@ -139,14 +139,16 @@ class DatasetMetric(Objective):
         return tuple(referred(self.values))
 
     def refusal(self, surroundings: Surroundings, count: int) -> str | None:
+        from ..batch import case_id
+        from ..dataset import Dataset
         from ..metrics import why_not
 
         real = surroundings.real
         assert real is not None
         # Only its number of images is looked at, and that its ids are those of cases.
         rows = [row % len(real) for row in range(count)]
-        records = (replace(real.records[row], image_id=f"case-{place:08d}") for place, row in enumerate(rows))
-        stand_in = replace(real, records=tuple(records))
+        records = (replace(real.records[row], image_id=case_id(place)) for place, row in enumerate(rows))
+        stand_in = Dataset(real.name, tuple(records), real.size, real.phantom)
         return why_not(
             real, stand_in, self._expression(surroundings), device=surroundings.device, registry=surroundings.registry
         )

@@ -21,8 +21,7 @@ from lesionforge.plugins.skindualgen import training
 from lesionforge.plugins.skindualgen.checkpoint import load_adapted
 from lesionforge.plugins.skindualgen.examples import prompted_examples
 from lesionforge.plugins.skindualgen.network import PairNetwork, widened
-from lesionforge.plugins.skindualgen.plugin import SkinDualGenTrainer
-from lesionforge.plugins.skindualgen.plugin import SkinDualGenGenerator, SkinDualGenGeneratorConfig
+from lesionforge.plugins.skindualgen.plugin import SkinDualGenGenerator, SkinDualGenGeneratorConfig, SkinDualGenTrainer
 from lesionforge.plugins.skindualgen.wording import with_template
 from lesionforge.plugins.stable_diffusion import kept
 from lesionforge.plugins.stable_diffusion.base import StableDiffusionBase, load_base
@@ -168,7 +167,7 @@ def test_missing_masks_and_labels_are_named(settings, train, phantoms, tmp_path)
     with pytest.raises(DataError, match="dataset bare has no masks"):
         train(settings(), bare, tmp_path / "out")
     unnamed = Dataset("unnamed", tuple(replace(record, label=None) for record in phantoms.records[:3]))
-    with pytest.raises(DataError, match="dataset unnamed: no image with a mask has a label, and prompts name the class"):
+    with pytest.raises(DataError, match="dataset unnamed: no image with a mask has a label"):
         train(settings(), unnamed, tmp_path / "out")
 
 

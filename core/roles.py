@@ -124,8 +124,8 @@ class Trainer(Plugin):
     def train(self, train: Dataset, val: Dataset | None, output: Path) -> None:
         """Train, resuming from what ``output`` already holds, and leave the finished checkpoint there.
 
-        ``output`` exists and belongs to this job. Curves go to ``output/curves.csv`` with a ``step`` column. What only a
-        resumed training needs goes to ``output/state``, which is deleted once the job is finished.
+        ``output`` exists and belongs to this job. Curves go to ``output/curves.csv`` with a ``step`` column. What only
+        a resumed training needs goes to ``output/state``, which is deleted once the job is finished.
         """
 
     def evaluate(self, test: Dataset, output: Path) -> Mapping[str, float]:

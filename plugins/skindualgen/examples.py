@@ -52,7 +52,7 @@ class Examples:
 
 
 def prompted_examples(dataset: Dataset, config: SkinDualGenTrainerConfig, context: Context, output: Path) -> Examples:
-    """Return the images that have a mask and a label, each with its class's prompt or its caption, which ``output`` keeps.
+    """Return the images with mask and label, each with its class's prompt or its caption, which ``output`` keeps.
 
     Raises:
         DataError: no image has both, or an image has no caption.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
@@ -11,6 +13,7 @@ from skimage.metrics import structural_similarity
 import lesionforge as lf
 from lesionforge.core.dataset import Dataset, Record
 from lesionforge.core.errors import ConfigError, PluginError
+from lesionforge.core.metrics import why_not
 
 SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
@@ -122,6 +125,25 @@ def test_a_frechet_distance_of_few_images_is_refused_and_a_kernel_distance_is_no
     )
     assert [item.name for item in found.measured] == ["kernel distance, colours of a test"]
     assert "needs at least 9 images" in found.refused[0].reason and "KID" in found.refused[0].reason
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        ('frechet(extractor="colours")', "needs at least 9 images in each set, but the second has 4"),
+        ('kernel(extractor="colours")', None),
+        ('lpips-diversity(extractor="colours", among="between")', None),
+        ("fid(weights='nowhere')", "weights nowhere do not exist"),
+        ("ssim", "no image ids in common"),
+        ('ssim(pair_by="mask")', None),
+        ('ms-ssim-diversity(among="between")', "161x161 pixels, not 24x24"),
+    ],
+)
+def test_what_is_known_beforehand_is_told_without_a_look_at_the_second_set(registry, metric, told):
+    first = noisy("a", 20).resized(24)
+    records = tuple(Record(f"case-{n}", Path("never-read.png")) for n in range(4))
+    reason = why_not(first, Dataset("stand-in", records, size=24), metric, device="cpu", registry=registry)
+    assert (reason is None) if told is None else (told in reason)
 
 
 def test_intervals_are_wider_where_lesions_repeat(registry):

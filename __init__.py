@@ -36,6 +36,7 @@ _PUBLIC = {
     "Run": "core.run",
     "Snapshot": "core.training",
     "Source": "core.roles",
+    "Study": "core.study.recipe",
     "Trainer": "core.roles",
     "TrainingLoop": "core.training",
     "Tuning": "core.tuning.results",
@@ -77,6 +78,7 @@ __all__ = [
     "Run",
     "Snapshot",
     "Source",
+    "Study",
     "Trainer",
     "TrainingLoop",
     "Tuning",
@@ -108,6 +110,7 @@ if TYPE_CHECKING:
     from .core.recipe import Recipe
     from .core.roles import Annotator, Architecture, Exporter, Extractor, Filter, Generator, Metric, Source, Trainer
     from .core.run import Case, Run, open_run
+    from .core.study.recipe import Study
     from .core.training import Snapshot, TrainingLoop, Validation, cosine_rate
     from .core.tuning.results import Tuning
     from .core.tuning.tuner import tune

@@ -111,8 +111,9 @@ setup(
     packages=["lesionforge"]
     + [f"lesionforge.{name}" for name in find_packages(include=[p for room in ROOMS for p in (room, f"{room}.*")])],
     package_data={
-        "lesionforge": ["py.typed", "recipes/*.toml", "checkpoints/**/*"],
+        "lesionforge": ["py.typed", "recipes/**/*.toml", "checkpoints/**/*"],
         "lesionforge.core.report": ["*.html", "*.css", "*.js"],
+        "lesionforge.core.study": ["*.html", "*.css"],
         "lesionforge.plugins.stable_diffusion": ["clip_vocabulary/*"],
     },
     ext_modules=[Extension("lesionforge._native", sources=[], optional=not native_is_required())],

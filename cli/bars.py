@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, ProgressColumn, Task, TaskID
 from rich.progress import Progress as Bars
 from rich.table import Column
@@ -48,6 +49,17 @@ class _Bar(BarColumn):
         return super().render(task) if task.total else Text("")
 
 
+class _Rows(Bars):
+    """Bars below whatever stands above them."""
+
+    above: Callable[[], RenderableType] | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if self.above is not None:
+            yield self.above()
+        yield from super().get_renderables()
+
+
 class LiveDisplay:
     """Rows of :class:`rich.progress.Progress` by name; without one it says that work goes on."""
 
@@ -59,10 +71,19 @@ class LiveDisplay:
             _Pace(Column(no_wrap=True)),
             _Note(Column(no_wrap=True, ratio=1)),
         )
-        self._bars = Bars(*columns, console=console, transient=True, refresh_per_second=8, expand=True)
+        self._bars = _Rows(*columns, console=console, transient=True, refresh_per_second=8, expand=True)
         self._mark = "✓" if console.encoding.startswith("utf") else "*"
         self._rows: dict[str, TaskID] = {}
         self._idle = self._bars.add_task("working", total=None, note="", subordinate=True, first=0)
+
+    @property
+    def above(self) -> Callable[[], RenderableType] | None:
+        """What is drawn above the rows, anew each time; None for nothing."""
+        return self._bars.above
+
+    @above.setter
+    def above(self, draw: Callable[[], RenderableType]) -> None:
+        self._bars.above = draw
 
     def __enter__(self) -> Self:
         self._bars.start()

@@ -13,6 +13,14 @@ def complete_recipe(incomplete: str) -> list[str]:
     return names + complete_path(incomplete)
 
 
+def complete_study(incomplete: str) -> list[str]:
+    """Return built-in studies and, as the shell would, files and folders."""
+    from ..core.shipped import shipped_studies
+
+    names = [name for name in shipped_studies() if name.startswith(incomplete)]
+    return names + complete_path(incomplete)
+
+
 def complete_path(incomplete: str) -> list[str]:
     """Return recipe files and folders that begin with what is typed."""
     parent = Path(incomplete if incomplete.endswith("/") else Path(incomplete).parent)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import data, demo, explain, kernels, metrics, plugins, regenerate, report, run, train, tune, verify
+from . import data, demo, explain, kernels, metrics, plugins, regenerate, report, run, study, train, tune, verify
 from .outcome import Verb
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 for verb in (
     run.run,
     train.train,
+    study.study,
     tune.tune,
     verify.verify,
     regenerate.regenerate,

@@ -15,6 +15,7 @@ from .durable import new_folder, read_json, remove_leftovers, write_text
 from .errors import DataError, StoreError
 from .execution import resolve_checkpoints
 from .guarding import guarded
+from .job_files import FACTS, FURTHER_TESTS, METRICS, TRAINING_DATA, VALIDATION_DATA
 from .manifest import (
     canonical_json,
     checkpoint_hashes,
@@ -35,11 +36,6 @@ if TYPE_CHECKING:
     from .dataset import Dataset
     from .roles import Trainer
 
-METRICS = "metrics.json"
-FACTS = "job.json"
-TRAINING_DATA = "training_data.jsonl"
-VALIDATION_DATA = "validation_data.jsonl"
-FURTHER_TESTS = "external"
 NO_CHECKPOINT = ("state", "samples", FURTHER_TESTS, METRICS, "*.csv", "*.jsonl", "*.npz")
 
 

@@ -120,6 +120,8 @@ class Recipe:
             table = tomllib.loads(text)
         except (ValueError, RecursionError) as error:  # Python reads no integer of more than 4,300 digits
             raise ConfigError(f"{where} is no valid TOML: {first_line(error)}") from None
+        if "study" in table:
+            raise ConfigError(f"{where} is a study; carry it out by lesionforge study")
         read = build_config(RecipeFile, table, where=where)
         jobs = tuple(_read_job(name, values, where) for name, values in read.train.items())
         synthesis = None

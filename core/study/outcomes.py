@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..durable import read_json
 from ..errors import StoreError
-from ..jobs import FACTS, FURTHER_TESTS, METRICS
+from ..job_files import FACTS, FURTHER_TESTS, METRICS
 from .cells import Cell, external_folder
 from .grid import Row
 from .measures import MEASURES

@@ -12,7 +12,7 @@ from ..checkpoints import checkpoint_path
 from ..config import checkpoint_fields
 from ..durable import read_json
 from ..errors import LesionforgeError, PluginError, StoreError
-from ..jobs import FACTS, TRAINING_DATA, VALIDATION_DATA
+from ..job_files import FACTS, TRAINING_DATA, VALIDATION_DATA
 from ..manifest import lines_hash
 from ..recipe import JOB_REFERENCE
 from ..registry import Registry

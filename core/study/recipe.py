@@ -68,6 +68,8 @@ class Study:
             table = tomllib.loads(text)
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{where} is no valid TOML: {first_line(error)}") from None
+        if "study" not in table:
+            raise ConfigError(f"{where} has no [study]; a recipe is carried out by lesionforge run")
         read = build_config(StudyFile, table, where=where)
         models = tuple(_read_model(name, values, where) for name, values in read.model.items())
         arms, externals = tuple(read.arm), tuple(read.external)

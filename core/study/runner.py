@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ..context import choose_device, choose_precision
 from ..dataset import Dataset
 from ..errors import ConfigError, LesionforgeError
-from ..jobs import METRICS, JobRunner, OtherFacts
+from ..job_files import FURTHER_TESTS, METRICS
+from ..jobs import JobRunner, OtherFacts
 from ..registry import Registry, default_registry
 from ..runner import observed
 from ..shards import same_threads
@@ -119,7 +120,7 @@ class _Work:
             missing = [cell for cell in left if not self._done(cell, tests)]
 
     def _done(self, cell: Cell, tests: dict[str, Dataset]) -> bool:
-        folder = self.store.jobs / cell.key / "external"
+        folder = self.store.jobs / cell.key / FURTHER_TESTS
         return self.store.finished(cell.key) and all((folder / name / METRICS).is_file() for name in tests)
 
     def _tried(self, cell: Cell, tests: dict[str, Dataset]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..durable import remove_leftovers, write_text
 from ..errors import StoreError
-from ..jobs import METRICS
+from ..job_files import METRICS
 from ..locking import flocked, lock_tried
 from ..places import is_free
 

@@ -12,6 +12,7 @@ from ...core.architectures import parameter_count
 from ...core.context import Context
 from ...core.dataset import Dataset
 from ...core.durable import write_text
+from ...core.predictions import FoundMasks
 from .config import SegmentationConfig
 from .metrics import Overlap
 from .pairs import require_masks
@@ -26,7 +27,7 @@ THRESHOLD = 0.5
 def evaluate_segmenter(
     config: SegmentationConfig, context: Context, test: Dataset, output: Path
 ) -> Mapping[str, float]:
-    """Evaluate the checkpoint in ``output`` at its own size and write ``per_image.csv`` there.
+    """Evaluate the checkpoint in ``output`` at its own size; write ``per_image.csv`` and ``masks.npz`` there.
 
     Returns:
         Means over images of ``dice``, ``iou``, ``hd95`` and ``asd`` (pixels at that size), ``dice_aggregated``,
@@ -41,6 +42,7 @@ def evaluate_segmenter(
     segmenter, info = load_segmenter(output, context.registry)
     segmenter.on(context.device)
     overlaps: list[Overlap] = []
+    masks = FoundMasks()
     distances: list[SurfaceDistances] = []
     for batch in test.resized(info.size).batches(config.batch_size, masks=True):
         assert batch.images is not None and batch.masks is not None
@@ -48,12 +50,14 @@ def evaluate_segmenter(
         probabilities = lesion_probabilities(segmenter, images, size=info.size, context=context)
         found, truth = (probabilities >= THRESHOLD).cpu(), batch.masks > THRESHOLD
         overlaps.append(Overlap.of(found, truth))
+        masks.add(batch.ids, found[:, 0].numpy())
         pairs = zip(found[:, 0].numpy(), truth[:, 0].numpy(), strict=True)
         distances += [surface_distances(*pair, convention=config.surface_convention) for pair in pairs]
         context.progress(len(distances), len(test), {})
     overlap = Overlap.joined(overlaps)
     columns = (overlap.dice.tolist(), overlap.iou.tolist(), [d.hd95 for d in distances], [d.asd for d in distances])
     _write_table(output / "per_image.csv", test.ids, columns)
+    masks.write(output)
     means = {name: _mean_of_defined(column) for name, column in zip(COLUMNS[1:], columns, strict=True)}
     return {
         **means,

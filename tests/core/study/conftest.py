@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import lesionforge as lf
 from lesionforge.core.dataset import Dataset
-from lesionforge.core.predictions import write_masks
+from lesionforge.core.predictions import FoundMasks
 from lesionforge.core.registry import Registry
 from lesionforge.core.study.recipe import Study
 from lesionforge.core.training import TrainingLoop
@@ -99,7 +99,9 @@ class Pixels(lf.Trainer):
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["image_id", "dice", "iou"])
             table.writerows([image, d, d / (2 - d)] for image, d in zip(test.ids, dice.tolist(), strict=True))
-        write_masks(output, test.ids, found[:, 0].byte().numpy())
+        masks = FoundMasks()
+        masks.add(test.ids, found[:, 0].numpy())
+        masks.write(output)
         return {"dice": float(dice.mean()), "iou": float((dice / (2 - dice)).mean()), "parameters": 4.0}
 
 

@@ -88,7 +88,7 @@ def test_a_recipe_that_makes_a_set_is_changed_by_its_own_paths(toy):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: t.replace("[study]", "[studie]"), "unknown key 'studie'"),
+        (lambda t: t.replace("[study]", "[studie]"), "has no [study]; a recipe is carried out by lesionforge run"),
         (lambda t: t.replace("seeds = [0, 1]", "seeds = [0, 0]"), "none twice"),
         (lambda t: t.replace("seeds = [0, 1]", "seeds = []"), "at least one is needed"),
         (lambda t: t.replace('real_counts = [6, "all"]', "real_counts = [0]"), "study.real_counts"),

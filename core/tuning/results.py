@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .search import Search
 
 PLAN = "tuning.json"
-PLAN_KEYS = {"recipe", "search", "metric", "direction", "split", "count", "min_kept", "trials", "data"}
+PLAN_KEYS = {"recipe", "search", "metric", "direction", "split", "count", "min_kept", "trials", "data", "machine"}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,13 +245,15 @@ class _Work:
         facts: dict[str, Any] = {}
         try:
             run = self._made(values, number)
-            facts |= _counts(run)
-            found = self._measured(run)
+            summary = run.summary()
+            if self.search.objective.needs_cases:
+                facts |= {"cases": summary["cases"], "kept": summary["kept"]}
+            found = self._measured(run, summary)
         except DataError as error:
             return None, {**facts, "reason": str(error)}
         except PluginFailure as error:
             if not self.keep_going:
-                error.add_note(f"trial {number} has {in_words(values)}")
+                error.add_note(f"trial {number} has {_in_words(values)}")
                 raise
             return None, {**facts, "reason": str(error)}
         return found.value, {**facts, "low": found.low, "high": found.high, "measured": found.name}
@@ -263,9 +265,8 @@ class _Work:
         except ConfigError as error:
             raise DataError(str(error)) from error
 
-    def _measured(self, run: Run) -> Found:
+    def _measured(self, run: Run, summary: Mapping[str, Any]) -> Found:
         """Return what a run's objective is; raises DataError where it has none, ConfigError where no run could."""
-        summary = run.summary()
         if self.search.objective.needs_cases and summary["kept"] < self.search.min_kept:
             reasons = ", ".join(f"{reason} ({count})" for reason, count in summary["rejected"].items())
             few = f"only {summary['kept']} of {summary['cases']} cases were accepted"
@@ -292,13 +293,7 @@ def _without_test(real: Dataset | None) -> Dataset | None:
     return None if real is None else real.where(lambda record: record.split in ("train", "val"))
 
 
-def _counts(run: Run) -> dict[str, int]:
-    summary = run.summary()
-    return {"cases": summary["cases"], "kept": summary["kept"]} if summary["cases"] else {}
-
-
-def in_words(values: dict[str, Any]) -> str:
-    """Return values on one line."""
+def _in_words(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{path}={write_value(value)}" for path, value in values.items())
 
 
@@ -307,7 +302,7 @@ def _same_threads(places: Places) -> Iterator[None]:
     """Compute the block with as many threads as the search began with, since their number can change last bits."""
     threads = torch.get_num_threads()
     if places.plan.is_file():
-        torch.set_num_threads(read_json(places.plan)["machine"]["threads"])
+        torch.set_num_threads(Tuning(places.root).plan["machine"]["threads"])
     try:
         yield
     finally:

@@ -226,6 +226,13 @@ def test_a_damaged_study_is_one_line(tune):
     assert "\n" not in str(caught.value)
 
 
+def test_a_damaged_plan_is_one_line(tune):
+    tuning = tune(CHAIN, LEVELS, "kept", trials=1)
+    tuning.places.plan.write_text('{"metric": "kept"}')
+    with pytest.raises(StoreError, match="lacks entries that every search has"):
+        tune(CHAIN, LEVELS, "kept", trials=2, resume=True)
+
+
 def test_without_optuna_one_line_says_what_to_install(tune, monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     with pytest.raises(lf.PluginError, match=r'pip install "lesionforge\[tune\]"'):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from .output import columns, complain, console, number, printable
+from .output import columns, complain, console, printable
 from .summary import PHANTOM_NOTICE
+
+THIN_SPACE = "\u202f"
 
 if TYPE_CHECKING:
     from ..core.study.plan import StudyPlan
@@ -23,15 +26,13 @@ def print_results(results: StudyResults) -> None:
     facts = results.summary()
     for leak in facts["leaks"]:
         complain(leak, label="leak")
+    for place, verdicts in groupby(facts["verdicts"], key=_place):
+        out.print(f"\n{printable(spaced(place))}", style="bold", soft_wrap=True)
+        for verdict in verdicts:
+            out.print(f"  {verdict['metric']:<9} {printable(spaced(verdict['verdict']))}", soft_wrap=True)
     out.print()
-    if facts["verdicts"]:
-        header = ("model", "arm", "against", "real", "synthetic", "test", "metric", "verdict")
-        out.print(
-            columns([_row(verdict) for verdict in facts["verdicts"]], header=header, right=(3, 4)), soft_wrap=True
-        )
-        out.print()
     for remark in facts["remarks"]:
-        out.print(f"- {printable(remark)}", soft_wrap=True)
+        out.print(f"- {printable(spaced(remark))}", soft_wrap=True)
     out.print()
     if not facts["parquet"]:
         out.print("No Parquet tables: pip install 'lesionforge[study]' brings pyarrow.", style="dim")
@@ -41,9 +42,14 @@ def print_results(results: StudyResults) -> None:
         out.print(PHANTOM_NOTICE, style="dim")
 
 
-def _row(verdict: Mapping[str, Any]) -> Sequence[object]:
-    names = ("model", "arm", "against", "real_count", "synthetic_count", "test", "metric", "verdict")
-    return [number(verdict[name]) for name in names]
+def _place(verdict: Mapping[str, Any]) -> str:
+    test = "" if verdict["test"] == "test" else f", external set {verdict['test']}"
+    return f"{verdict['place']}{test}"
+
+
+def spaced(text: str) -> str:
+    """Return text of a report with plain spaces for the thin ones between thousands, which not every terminal has."""
+    return text.replace(THIN_SPACE, " ")
 
 
 def print_plan(plan: StudyPlan) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from .axes import Axis, Tick, axis_for
 from .charts import LEFT, PLOT_HEIGHT, PLOT_WIDTH, TOP, Chart, Mark, Path
+from .statistics import Numbers
 from .wording import number
 
 STYLES = 6
@@ -42,7 +43,7 @@ def series_chart(title: str, series: Sequence[Series], *, x_label: str, places: 
     """
     xs = np.array([place for one in series for place, _ in one.points], np.float64)
     ys = np.array([value for one in series for _, values in one.points for value in values], np.float64)
-    x_axis, y_axis = _axis(xs, places), axis_for(ys, trim=False, allow_log=False)
+    x_axis, y_axis = _axis(xs, places), _margined(ys)
     paths, marks = [], []
     for position, one in enumerate(series):
         means = [(place, math.fsum(values) / len(values)) for place, values in one.points]
@@ -69,7 +70,7 @@ def arrow_chart(title: str, arrows: Sequence[tuple[str, float, float, float]], *
     """Return an arrow for each (name, place, from, to): a hollow dot where it begins, a full one where it ends."""
     xs = np.array([place for _, place, _, _ in arrows], np.float64)
     ys = np.array([value for arrow in arrows for value in arrow[2:]], np.float64)
-    x_axis, y_axis = _axis(xs, None), axis_for(ys, trim=False, allow_log=False)
+    x_axis, y_axis = _axis(xs, None), _margined(ys)
     paths, marks = [], []
     for name, place, before, after in arrows:
         x, start, end = _x(x_axis, place), _y(y_axis, before), _y(y_axis, after)
@@ -92,14 +93,20 @@ def arrow_chart(title: str, arrows: Sequence[tuple[str, float, float, float]], *
     )
 
 
-def _axis(values: np.ndarray, places: Sequence[str] | None) -> Axis:
+def _axis(values: Numbers, places: Sequence[str] | None) -> Axis:
     if places is not None:
         return Axis(-0.4, len(places) - 0.6)
     low, high = float(values.min()), float(values.max())
     if low > 0 and high / low > 10:
         return Axis(low / 1.3, high * 1.3, log=True)
-    margin = 0.08 * (high - low) or 0.1 * abs(high) or 0.5
-    return Axis(low - margin, high + margin)
+    return _margined(values)
+
+
+def _margined(values: Numbers) -> Axis:
+    """Return a linear axis on which no value lies at an end."""
+    axis = axis_for(values, trim=False, allow_log=False)
+    margin = 0.06 * (axis.high - axis.low)
+    return Axis(axis.low - margin, axis.high + margin)
 
 
 def _x(axis: Axis, value: float) -> float:

@@ -29,6 +29,7 @@ class Comparison:
     Attributes:
         arm, against: names of the arms; differences are the former minus the latter.
         real_count: which number of real images both stand at, as the study has it.
+        cases, cases_against: real and synthetic training cases of both arms.
         means: of both arms over runs.
         interval: over runs and lesions; over runs alone for what is no mean over images.
         images: tests over images, None for what is no mean over images.
@@ -43,8 +44,8 @@ class Comparison:
     against: str
     real_count: int | str
     amount: Amount | None
-    real_images: int
-    synthetic_cases: int
+    cases: tuple[int, int]
+    cases_against: tuple[int, int]
     test: str
     measure: Measure
     means: tuple[float, float]
@@ -54,6 +55,13 @@ class Comparison:
     left_out: int
     family: int = 1
     p_holm: float | None = None
+
+    @property
+    def place(self) -> str:
+        """What is compared with what: ``unet, R+S (50 real + 102 synthetic) against R (50 real)``."""
+        arms = ((self.arm, self.cases), (self.against, self.cases_against))
+        told = (f"{name} ({' + '.join(_counts(*cases))})" for name, cases in arms)
+        return f"{self.model}, {' against '.join(told)}"
 
     @property
     def outcome(self) -> str:
@@ -88,8 +96,10 @@ class Comparison:
             "model": self.model,
             "arm": self.arm,
             "against": self.against,
-            "real_count": self.real_images,
-            "synthetic_count": self.synthetic_cases,
+            "real_count": self.cases[0],
+            "synthetic_count": self.cases[1],
+            "real_count_against": self.cases_against[0],
+            "synthetic_count_against": self.cases_against[1],
             "test": self.test,
             "metric": self.measure.name,
             "mean": self.means[0],
@@ -116,6 +126,10 @@ class Comparison:
             "outcome": self.outcome,
             "verdict": self.verdict,
         }
+
+
+def _counts(real: int, synthetic: int) -> list[str]:
+    return [f"{count(number)} {kind}" for number, kind in ((real, "real"), (synthetic, "synthetic")) if number]
 
 
 def _seeds(runs: int) -> str:
@@ -182,15 +196,15 @@ class _Comparer:
             if numbers is None:
                 continue
             interval, images, seeds, left_out = numbers
-            first = pairs[0][0].cell
+            first, second = pairs[0][0].cell, pairs[0][1].cell
             yield Comparison(
                 model=group[0],
                 arm=group[1],
                 against=other[1],
                 real_count=group[2],
                 amount=group[3],
-                real_images=max(first.real_count, pairs[0][1].cell.real_count),
-                synthetic_cases=first.synthetic_count,
+                cases=(first.real_count, first.synthetic_count),
+                cases_against=(second.real_count, second.synthetic_count),
                 test=group[4],
                 measure=measure,
                 means=(mean_and_spread([a for a, _ in known])[0], mean_and_spread([b for _, b in known])[0]),

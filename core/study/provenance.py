@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import checkpoint_path
+from ..checkpoints import BUILTIN_REFERENCE, checkpoint_path
 from ..config import checkpoint_fields
 from ..durable import read_json
 from ..errors import LesionforgeError, PluginError, StoreError
@@ -117,11 +117,11 @@ class _Walk:
                 continue
             folder = _folder(name)
             if folder is not None and (folder / TRAINING_DATA).is_file():
-                self._training(folder, _run_around(folder))
+                self._training(folder, _run_around(folder), from_scratch=name.startswith(BUILTIN_REFERENCE))
             else:
                 self.unknown.append(f"{of}: nothing tells what {key} = {value} was trained on")
 
-    def _training(self, folder: Path, run: Run | None) -> None:
+    def _training(self, folder: Path, run: Run | None, *, from_scratch: bool = False) -> None:
         if folder.resolve() in self.visited:
             return
         self.visited.add(folder.resolve())
@@ -131,7 +131,10 @@ class _Walk:
             self.seen.append(Seen(name, images))
         else:
             self.unknown.append(f"{name}: {folder / TRAINING_DATA} is missing")
-        facts = read_json(folder / FACTS) if (folder / FACTS).is_file() else {}
+        if not (folder / FACTS).is_file():
+            self.unknown.extend([] if from_scratch else [f"{name}: nothing tells what it began with"])
+            return
+        facts = read_json(folder / FACTS)
         try:
             plugin = self.registry.find(str(facts.get("trainer")), "trainer").plugin
         except PluginError as error:

@@ -62,11 +62,11 @@ def _hidden_data(study: Study, material: Material, outcomes: Sequence[Outcome]) 
         fewer = [number for number in counts if number < behind]
         if fewer:
             through = ", ".join(seen.by for seen in made.provenance.seen)
-            arms = ", ".join(count(number) for number in fewer)
+            arms = " or ".join(count(number) if number else "none" for number in reversed(fewer))
             yield (
-                f"Synthetic set {name} was made with the help of {count(behind)} real images ({through}), more than "
-                f"the {arms} that arms with it train on. A gain there is not free: it also carries what those images "
-                "taught the generator, its annotators and its filters."
+                f"Synthetic set {name} was made with the help of {count(behind)} real images ({through}), but arms "
+                f"with it count fewer: {arms}. A gain there is not free: it also carries what those images taught the "
+                "generator, its annotators and its filters."
             )
     if study.settings.validation and any(record.split == "val" for record in material.real.records):
         held = "a fold" if study.settings.folds else f"{count(len(material.real.split('val')))} real images"

@@ -140,8 +140,8 @@ def _summary(study: Study, material: Material, findings: Findings) -> dict[str, 
 
 def _place(comparison: Comparison) -> dict[str, Any]:
     row = comparison.row()
-    names = ("model", "arm", "against", "real_count", "synthetic_count", "test", "outcome")
-    return {name: row[name] for name in names}
+    names = ("model", "arm", "against", "real_count", "synthetic_count", "real_count_against", "test", "outcome")
+    return {"place": comparison.place, **{name: row[name] for name in names}}
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -45,7 +45,7 @@ def test_a_dry_run_loads_no_network_library(verb):
 
 
 def test_every_verb_explains_itself():
-    verbs = ["run", "train", "tune", "demo", "verify", "regenerate", "report", "explain", "kernels"]
+    verbs = ["run", "train", "study", "tune", "demo", "verify", "regenerate", "report", "explain", "kernels"]
     verbs = [[verb] for verb in verbs] + [["plugins", verb] for verb in ("list", "show", "check")]
     program = (
         "import sys\nfrom typer.testing import CliRunner\nfrom lesionforge.cli.main import app\n"

@@ -12,6 +12,7 @@ import pytest
 from lesionforge.core.chain import Chain
 from lesionforge.core.recipe import Recipe
 from lesionforge.core.registry import default_registry
+from lesionforge.core.shipped import shipped_recipes
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])
@@ -50,7 +51,7 @@ def test_chains_in_documents_are_valid(document):
             chain.configs(registry)
 
 
-@pytest.mark.parametrize("recipe", sorted(ROOT.glob("recipes/*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", shipped_recipes().values(), ids=lambda path: path.stem)
 def test_recipes_are_valid_and_named_after_their_files(recipe):
     assert tomllib.loads(recipe.read_text())["name"] == recipe.stem
     resolved = Recipe.load(recipe).resolved()

@@ -24,8 +24,8 @@ def comparison(low, mean, high, *, metric="dice", runs=3, p=0.01, p_holm=0.02, f
         "R",
         50,
         None,
-        50,
-        50,
+        (50, 50),
+        (50, 0),
         "test",
         MEASURES[metric],
         (0.8, 0.79),
@@ -74,6 +74,10 @@ def comparison(low, mean, high, *, metric="dice", runs=3, p=0.01, p_holm=0.02, f
 )
 def test_the_verdict_follows_from_the_interval(found, words):
     assert re.sub(r"\s", " ", found.verdict) == words
+
+
+def test_what_is_compared_is_told():
+    assert comparison(0, 0, 0).place == "unet, R+S (50 real + 50 synthetic) against R (50 real)"
 
 
 def test_a_p_value_never_stands_without_effect_and_number(found=None):

@@ -51,7 +51,9 @@ class ShrunkGaussian:
 
 def mahalanobis(features: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
     """Return (N,) squared distances of (N, D) features, each computed on its own so that no neighbour changes a bit."""
-    rows = (features.double() - mean).unbind()
+    # Products of matrix and vector may differ in their last bits with the alignment in memory, which copies share.
+    whitening = whitening.clone()
+    rows = [row.clone() for row in features.double() - mean]
     return torch.stack([(whitening @ row).square().sum() for row in rows]) if rows else features.new_zeros(0).double()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,8 +14,8 @@ from ...core.context import Context
 from ...core.dataset import Dataset
 from ...core.errors import DataError
 from ..stable_diffusion.base import StableDiffusionBase
-from ..stable_diffusion.captioning import Captioner
-from ..stable_diffusion.latents import PosteriorLatents, posterior_latents
+from ..stable_diffusion.kept import kept_captions, kept_latents
+from ..stable_diffusion.latents import PosteriorLatents
 from ..stable_diffusion.sampling import latent_size
 from ..stable_diffusion.tokens import count_tokens
 from .placeholders import PLACEHOLDERS, PREFIX
@@ -59,32 +60,30 @@ class Examples:
 
 
 def encoded_examples(
-    base: StableDiffusionBase, dataset: Dataset, config: DiDGenTrainerConfig, context: Context
+    base: StableDiffusionBase, dataset: Dataset, config: DiDGenTrainerConfig, context: Context, output: Path
 ) -> Examples:
-    """Caption and encode the training set once; the VAE and the images do not change.
+    """Caption and encode the training set once, since the VAE and the images do not change; ``output`` keeps both.
 
     Images are neither mirrored nor cropped, since captions tell where the lesion is (ours).
 
     Raises:
         ConfigError: the size does not fit the base.
         DataError: an image has no caption, or one that is too long.
+        StoreError, CheckpointError: what was kept is damaged or of other images.
     """
     dataset = dataset.resized(config.size)
     latent_size(base, config.size)
-    captions = Captioner(config.captioner, context).captions(
-        dataset, progress=lambda done: context.progress(done, len(dataset), {})
+    captions = kept_captions(
+        dataset, config.captioner, context, output, check=lambda captions: _check_lengths(base, dataset, captions)
     )
-    prompts = [with_prefix(caption) for caption in captions]
-    _check_lengths(base, dataset, prompts)
-    base.vae.to(context.device)  # type: ignore[arg-type]
-    latents = posterior_latents(base, dataset, context)
-    base.vae.to("cpu")  # type: ignore[arg-type]
+    latents = kept_latents(base, dataset, context, output)
     masked = torch.tensor([record.mask is not None for record in dataset.records])
-    return Examples(dataset, latents, masked, prompts)
+    return Examples(dataset, latents, masked, [with_prefix(caption) for caption in captions])
 
 
-def _check_lengths(base: StableDiffusionBase, dataset: Dataset, prompts: Sequence[str]) -> None:
+def _check_lengths(base: StableDiffusionBase, dataset: Dataset, captions: Sequence[str]) -> None:
     places = base.text_encoder.config.max_position_embeddings
+    prompts = [with_prefix(caption) for caption in captions]
     for image_id, prompt, count in zip(dataset.ids, prompts, count_tokens(base.tokenizer, prompts), strict=True):
         if count > places:
             raise DataError(

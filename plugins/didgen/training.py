@@ -20,6 +20,7 @@ from ...core.training import Snapshot, TrainingLoop
 from ..stable_diffusion.attention import RecordedAttention, record_attention
 from ..stable_diffusion.base import StableDiffusionBase, load_base, save_base
 from ..stable_diffusion.prompts import PromptEncoder
+from ..stable_diffusion.sampling import latent_size
 from .examples import Examples, encoded_examples
 from .losses import region_loss, token_maps
 from .pictures import save_map_sheet
@@ -36,6 +37,8 @@ PICTURED_TIMESTEP = 250
 def train(config: DiDGenTrainerConfig, dataset: Dataset, output: Path, context: Context) -> None:
     """Fine-tune as ``config`` says and leave a diffusers folder, curves and pictures of the maps in ``output``.
 
+    The folder's own size is the trained one, at which images are drawn unless told otherwise.
+
     Raises:
         CheckpointError: the base cannot be used.
         ConfigError: there is no cross-attention at the resolution that the loss asks for.
@@ -44,7 +47,7 @@ def train(config: DiDGenTrainerConfig, dataset: Dataset, output: Path, context: 
     base = load_base(config.base)
     add_placeholders(base)
     _check_resolution(base, config)
-    examples = encoded_examples(base, dataset, config, context)
+    examples = encoded_examples(base, dataset, config, context, output)
     network = trainable_unet(base, config, context.seed)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     loop = TrainingLoop(
@@ -68,6 +71,7 @@ def train(config: DiDGenTrainerConfig, dataset: Dataset, output: Path, context: 
     )
     if isinstance(network, PeftModel):
         network.merge_and_unload()
+    base.unet.register_to_config(sample_size=latent_size(base, config.size))
     save_base(base, output)
 
 

@@ -15,10 +15,10 @@ from ...core.context import Context
 from ...core.dataset import Dataset, mask_tensor
 from ...core.training import TrainingLoop
 from ..stable_diffusion.base import StableDiffusionBase, load_base
-from ..stable_diffusion.captioning import captions_for
 from ..stable_diffusion.fingerprint import base_fingerprint
 from ..stable_diffusion.inference import made_ready
-from ..stable_diffusion.latents import PosteriorLatents, posterior_latents
+from ..stable_diffusion.kept import kept_captions, kept_latents
+from ..stable_diffusion.latents import PosteriorLatents
 from ..stable_diffusion.prompts import PromptEncoder
 from ..stable_diffusion.sampling import latent_size
 from .controlnet import condition_images, fresh_controlnet, save_controlnet
@@ -43,7 +43,7 @@ def train(config: PromptControlTrainerConfig, dataset: Dataset, output: Path, co
     if config.gradient_checkpointing:
         network.enable_gradient_checkpointing()
         base.unet.enable_gradient_checkpointing()
-    examples = prepared_examples(base, dataset, config, context)
+    examples = prepared_examples(base, dataset, config, context, output)
     loop = TrainingLoop(
         model=network,
         optimizer=torch.optim.AdamW(
@@ -72,14 +72,17 @@ class Examples:
 
 
 def prepared_examples(
-    base: StableDiffusionBase, dataset: Dataset, config: PromptControlTrainerConfig, context: Context
+    base: StableDiffusionBase, dataset: Dataset, config: PromptControlTrainerConfig, context: Context, output: Path
 ) -> Examples:
-    """Caption and encode the images that have a mask, once; nothing is mirrored, since captions tell places (ours)."""
+    """Caption and encode the images that have a mask, once, and keep both in ``output``.
+
+    Nothing is mirrored, since captions tell where the lesion is (ours).
+    """
     dataset = dataset.with_masks().resized(config.size)
-    captions = captions_for(dataset, config.captioner, context)
+    captions = kept_captions(dataset, config.captioner, context, output)
     labels = [record.label for record in dataset.records]
     prompts = [typed_prompt(caption, label) for caption, label in zip(captions, labels, strict=True)]
-    return Examples(dataset, posterior_latents(base, dataset, context), prompts)
+    return Examples(dataset, kept_latents(base, dataset, context, output), prompts)
 
 
 class ControlTraining:

@@ -107,8 +107,3 @@ class Captioner:
                 source = f"captioner {self._name!r} gave" if self._name else f"dataset {dataset.name} has"
                 raise DataError(f"{source} no caption for image {image_id!r}; every training image needs one")
         return [str(caption) for caption in captions]
-
-
-def captions_for(dataset: Dataset, captioner: str, context: Context) -> list[str]:
-    """Return one caption an image of one dataset, see :meth:`Captioner.captions`."""
-    return Captioner(captioner, context).captions(dataset)

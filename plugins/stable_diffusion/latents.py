@@ -36,8 +36,10 @@ class PosteriorLatents:
 
 @torch.no_grad()
 def posterior_latents(base: StableDiffusionBase, dataset: Dataset, context: Context) -> PosteriorLatents:
-    """Encode all images of ``dataset``, at its size, with a base that is on the context's device."""
+    """Encode all images of ``dataset``, at its size, on the context's device; the VAE goes back to its own."""
     means, deviations = [], []
+    home = base.vae.device
+    base.vae.to(context.device)  # type: ignore[arg-type]
     with context.autocast():
         for first in range(0, len(dataset), BATCH):
             rows = range(first, min(first + BATCH, len(dataset)))
@@ -45,5 +47,6 @@ def posterior_latents(base: StableDiffusionBase, dataset: Dataset, context: Cont
             means.append(encoded.mean.float().cpu())
             deviations.append(encoded.std.float().cpu())
             context.progress(rows.stop, len(dataset), {})
+    base.vae.to(home)  # type: ignore[arg-type]
     scale = base.vae.config["scaling_factor"]
     return PosteriorLatents(torch.cat(means) * scale, torch.cat(deviations) * scale)

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ....core.context import Context
 from ....core.dataset import Dataset, image_tensor
-from ....core.durable import new_folder, write_bytes
+from ....core.durable import new_folder
 from ....core.errors import CheckpointError, PluginFailure, first_line
 from ....core.training import Snapshot, TrainingLoop, cosine_rate
 from ....core.training_state import STATE_FOLDER
+from ..kept import LATENTS, kept_tensors
 from ..posterior import posterior
 from .images import POSES, in_poses, pixels, random_crops
 from .losses import autoencoder_losses
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 FOLDER = "autoencoder"
 TRAINED = Path(STATE_FOLDER, "vae")
-LATENTS = Path(STATE_FOLDER, "latents.safetensors")
 ENCODING_BATCH = 16
 PICTURED = 8
 PICTURES = 4
@@ -67,15 +65,11 @@ def latents_of(train: Dataset, vae: AutoencoderKL, poses: int, context: Context,
 
     They are posterior means times ``scaling_factor`` (ours: their noise is far below what diffusion adds).
     """
-    file = output / LATENTS
-    if not file.exists():
-        latents = encoded(vae, train, poses, context) * vae.config["scaling_factor"]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(file, save({"latents": latents.half().contiguous()}))
-    try:
-        return load_file(file)["latents"]
-    except (SafetensorError, KeyError) as error:
-        raise CheckpointError(f"{file} is damaged: {error}; delete it to encode the images again") from error
+
+    def scaled() -> dict[str, Tensor]:
+        return {"latents": (encoded(vae, train, poses, context) * vae.config["scaling_factor"]).half()}
+
+    return kept_tensors(output / LATENTS, scaled, len(train), axis=1)["latents"]
 
 
 def _train(

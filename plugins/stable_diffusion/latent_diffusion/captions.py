@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ from torch import Tensor
 
 from ....core.context import Context
 from ....core.dataset import Dataset
-from ....core.durable import write_text
-from ....core.errors import DataError, StoreError
+from ....core.errors import DataError
 from ..captioning import Captioner
+from ..kept import kept_by_pose
 from ..tokens import CONTEXT_LENGTH, count_tokens
 from .images import in_poses
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
     from ....core.batch import Batch
     from .plugin import LatentDiffusionConfig
-
-CAPTIONS = "captions.jsonl"
 
 
 def captions_of(
@@ -37,27 +34,7 @@ def captions_of(
         DataError: an image gets no caption.
         StoreError: the file is there already and does not fit the images.
     """
-    file = output / CAPTIONS
-    if not file.exists():
-        captioned = captions_in_poses(dataset, config, poses, context)
-        rows = (
-            {"image_id": image_id, "pose": pose, "prompt": captions[row]}
-            for row, image_id in enumerate(dataset.ids)
-            for pose, captions in enumerate(captioned)
-        )
-        write_text(file, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
-    return _read(file, dataset, poses)
-
-
-def _read(file: Path, dataset: Dataset, poses: int) -> list[list[str]]:
-    """Return the captions in ``file``, by pose and row."""
-    try:
-        # A caption may hold characters at which splitlines() breaks.
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
-        found = {(row["image_id"], row["pose"]): str(row["prompt"]) for row in rows}
-        return [[found[image_id, pose] for image_id in dataset.ids] for pose in range(poses)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{file} does not fit the training images: {error!r}; delete it to caption again") from error
+    return kept_by_pose(output, dataset, lambda: captions_in_poses(dataset, config, poses, context), poses=poses)
 
 
 def captions_in_poses(dataset: Dataset, config: LatentDiffusionConfig, poses: int, context: Context) -> list[list[str]]:

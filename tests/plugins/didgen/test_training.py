@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from lesionforge.plugins.didgen.losses import token_maps
 from lesionforge.plugins.didgen.maps import iou
 from lesionforge.plugins.didgen.placeholders import PREFIX, add_placeholders, check_placeholders, placeholder_places
 from lesionforge.plugins.didgen.plugin import DiDGenTrainer, DiDGenTrainerConfig
+from lesionforge.plugins.stable_diffusion import kept
 from lesionforge.plugins.stable_diffusion.base import load_base
 from lesionforge.plugins.stable_diffusion.prompts import encode_prompts
 from lesionforge.plugins.stable_diffusion.sampling import encode
@@ -48,7 +50,9 @@ def train(config: DiDGenTrainerConfig, data: Dataset, output: Path) -> Path:
 def tuning_of(folder: Path, data: Dataset, **changed) -> training.FineTuning:
     config, base = settings(folder, **changed), load_base(folder)
     add_placeholders(base)
-    return training.FineTuning(base, encoded_examples(base, data, config, CONTEXT), config, torch.device("cpu"))
+    with TemporaryDirectory() as output:
+        examples = encoded_examples(base, data, config, CONTEXT, Path(output))
+    return training.FineTuning(base, examples, config, torch.device("cpu"))
 
 
 def overlap_of_lesion_maps(folder: Path, data: Dataset) -> float:
@@ -108,7 +112,10 @@ def test_images_without_a_mask_teach_the_noise_alone(tiny_base, phantoms):
     assert float(tuning.losses(tuning.base.unet, [0, 1])["region"].detach()) > 0
 
 
-@pytest.mark.parametrize("changed", [{}, {"lora_rank": 2}, {"ema_decay": 0.9, "gradient_checkpointing": True}])
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"lora_rank": 2}, {"ema_decay": 0.9, "gradient_checkpointing": True}, {"captioner": "derm-prompt"}],
+)
 def test_killed_and_resumed_is_uninterrupted(tiny_base, phantoms, tmp_path, monkeypatch, changed):
     config = settings(tiny_base, **changed)
     whole = train(config, phantoms.take(range(8)), tmp_path / "whole")
@@ -124,8 +131,11 @@ def test_killed_and_resumed_is_uninterrupted(tiny_base, phantoms, tmp_path, monk
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(training.FineTuning, "losses", dying)
         train(config, phantoms.take(range(8)), tmp_path / "killed")
-    resumed = train(config, phantoms.take(range(8)), tmp_path / "killed")
-    for part in ("unet", "text_encoder", "tokenizer", "vae", "scheduler", "curves.csv"):
+    with monkeypatch.context() as patch:  # neither captioned nor encoded again
+        patch.setattr(kept, "Captioner", None)
+        patch.setattr(kept, "posterior_latents", None)
+        resumed = train(config, phantoms.take(range(8)), tmp_path / "killed")
+    for part in ("unet", "text_encoder", "tokenizer", "vae", "scheduler", "curves.csv", "captions.jsonl"):
         assert tree_hash(whole / part) == tree_hash(resumed / part), part
 
 
@@ -195,11 +205,12 @@ def test_a_caption_that_is_too_long_is_an_error_before_training(tiny_base, phant
     long = replace(phantoms.records[1], caption="brown " * 80)
     with pytest.raises(DataError, match=r"image 'phantom-000001' has a caption of \d+ tokens where .* takes 77"):
         train(settings(tiny_base), Dataset("long", (phantoms.records[0], long)), tmp_path / "out")
+    train(settings(tiny_base, steps=1), phantoms.take(range(2)), tmp_path / "out")  # a corrected one is not in its way
 
 
-def test_examples_are_what_the_vae_says_scaled(tiny_base, phantoms):
+def test_examples_are_what_the_vae_says_scaled(tiny_base, phantoms, tmp_path):
     base = load_base(tiny_base)
-    examples = encoded_examples(base, phantoms.take(range(3)), settings(tiny_base), CONTEXT)
+    examples = encoded_examples(base, phantoms.take(range(3)), settings(tiny_base), CONTEXT, tmp_path)
     images = phantoms.take(range(3)).fetch(range(3)).images
     torch.testing.assert_close(examples.latents.means, encode(base, images).detach())
     noise = torch.ones_like(examples.latents.means)
@@ -241,10 +252,10 @@ def test_the_optimiser_gets_its_settings(tiny_base, phantoms, tmp_path, monkeypa
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_trains_with_measured_captions_by_the_released_codes_loss(tiny_base, phantoms, tmp_path, precision):
-    trainer = DiDGenTrainer(settings(tiny_base, captioner="derm-prompt", compat="reference", steps=2))
+    trainer = DiDGenTrainer(settings(tiny_base, captioner="derm-prompt", compat="reference", steps=2, size=64))
     trainer.setup(replace(CONTEXT, precision=precision))
     trainer.train(phantoms.take(range(4)), None, tmp_path)
-    assert load_base(tmp_path).size == 32
+    assert load_base(tiny_base).size == 32 and load_base(tmp_path).size == 64
 
 
 def test_a_resolution_that_the_base_has_not_is_an_error(tiny_base, phantoms, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from lesionforge.core.errors import CheckpointError, ConfigError, DataError
 from lesionforge.plugins.promptcontrol import training
 from lesionforge.plugins.promptcontrol.controlnet import condition_images, fresh_controlnet
 from lesionforge.plugins.promptcontrol.plugin import PromptControlTrainer, PromptControlTrainerConfig
+from lesionforge.plugins.stable_diffusion import kept
 from lesionforge.plugins.stable_diffusion.base import load_base
 from lesionforge.plugins.stable_diffusion.fingerprint import base_fingerprint
 from lesionforge.plugins.stable_diffusion.prompts import encode_prompts
@@ -39,7 +41,8 @@ def train(config: PromptControlTrainerConfig, data: Dataset, output: Path) -> Pa
 
 def training_of(folder: Path, data: Dataset, **changed) -> training.ControlTraining:
     config, base = settings(folder, **changed), load_base(folder)
-    examples = training.prepared_examples(base, data, config, CONTEXT)
+    with TemporaryDirectory() as output:
+        examples = training.prepared_examples(base, data, config, CONTEXT, Path(output))
     return training.ControlTraining(base, examples, config.empty_share, torch.device("cpu"))
 
 
@@ -133,7 +136,7 @@ def test_training_lowers_the_loss_and_leaves_the_base(tiny_base, phantoms, tmp_p
     assert tree_hash(tiny_base) == before
 
 
-@pytest.mark.parametrize("changed", [{}, {"gradient_checkpointing": True}])
+@pytest.mark.parametrize("changed", [{"captioner": "derm-prompt"}, {"gradient_checkpointing": True}])
 def test_killed_and_resumed_is_uninterrupted(tiny_base, phantoms, tmp_path, monkeypatch, changed):
     config, data = settings(tiny_base, **changed), phantoms.take(range(8))
     whole = train(config, data, tmp_path / "whole")
@@ -147,8 +150,11 @@ def test_killed_and_resumed_is_uninterrupted(tiny_base, phantoms, tmp_path, monk
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(training.ControlTraining, "losses", dying)
         train(config, data, tmp_path / "killed")
-    resumed = train(config, data, tmp_path / "killed")
-    for part in ("controlnet", "promptcontrol.json", "curves.csv"):
+    with monkeypatch.context() as patch:  # neither captioned nor encoded again
+        patch.setattr(kept, "Captioner", None)
+        patch.setattr(kept, "posterior_latents", None)
+        resumed = train(config, data, tmp_path / "killed")
+    for part in ("controlnet", "promptcontrol.json", "curves.csv", "captions.jsonl"):
         assert tree_hash(whole / part) == tree_hash(resumed / part), part
 
 

@@ -9,7 +9,7 @@ from lesionforge.core.context import Context
 from lesionforge.plugins.captions.config import PREFIX, DescriptionConfig
 from lesionforge.plugins.captions.exporting import export_captions
 from lesionforge.plugins.captions.reviewed import read_captions
-from lesionforge.plugins.stable_diffusion.captioning import captions_for
+from lesionforge.plugins.stable_diffusion.captioning import Captioner
 from lesionforge.testing import disc_dataset
 
 CONTEXT = Context(torch.device("cpu"), "fp32", "trainer")
@@ -24,10 +24,11 @@ def mixed():
 
 
 def test_a_case_without_a_mask_changes_nothing_for_its_neighbours(mixed, tmp_path):
-    alone = [captions_for(mixed.take([row]), "derm-prompt", CONTEXT)[0] for row in range(len(mixed))]
-    assert captions_for(mixed, "derm-prompt", CONTEXT) == alone
+    captioner = Captioner("derm-prompt", CONTEXT)
+    alone = [captioner.captions(mixed.take([row]))[0] for row in range(len(mixed))]
+    assert captioner.captions(mixed) == alone
     bare = replace(mixed, records=tuple(replace(record, mask=None) for record in mixed.records))
-    unseen = captions_for(bare, "derm-prompt", CONTEXT)
+    unseen = captioner.captions(bare)
     assert [row for row in range(6) if alone[row] == unseen[row]] == [2]
     export_captions(mixed, DescriptionConfig(), 64, tmp_path)
     exported = read_captions(tmp_path / "captions.jsonl")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lesionforge as lf
@@ -143,6 +143,7 @@ def test_four_poses_are_the_four_mirrorings():
         np.testing.assert_array_equal(pose, expected)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 8))
 def test_crops_are_parts_of_their_images(seed, edge):
     images = torch.arange(2 * 3 * 8 * 9.0).reshape(2, 3, 8, 9)

@@ -35,7 +35,7 @@ class ControlledSampler:
         base = load_base(config.base)
         self._network, trained_size = load_controlnet(Path(config.checkpoint), base)
         self._size = config.size or trained_size
-        self._base = made_ready(base, context)
+        self._base = made_ready(base, context, compile=config.compile)
         round_network(self._network, context)
         self._network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._encode = PromptEncoder(self._base)

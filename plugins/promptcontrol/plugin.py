@@ -77,6 +77,7 @@ class PromptControlGeneratorConfig(PluginConfig):
     num_inference_steps: int = Field(50, ge=2, description="steps of the scheduler (ours)")
     guidance_scale: float = Field(7.5, ge=0, description="classifier-free guidance (ours)")
     conditioning_scale: float = Field(1.0, ge=0, le=2, description="factor on what the ControlNet adds; 0: the base")
+    compile: bool = Field(False, description="compile the U-Net; worth it for hundreds of cases, slow for a few")
 
 
 class PromptControlGenerator(Generator):

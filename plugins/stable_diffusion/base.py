@@ -75,8 +75,13 @@ class StableDiffusionBase:
         return self
 
     def compiled(self, backend: str = "inductor") -> Self:
-        """Compile the U-Net in place with ``torch.compile``, on its first pass, and return this base."""
-        self.unet.compile(backend=backend)
+        """Compile the U-Net in place with ``torch.compile``, on its first passes, and return this base.
+
+        Each shape gets code of its own, and none is chosen by timing it, so that a case keeps its bits whatever was
+        drawn before it. Inductor needs a C++ compiler on the CPU.
+        """
+        options = {"deterministic": True} if backend == "inductor" else None
+        self.unet.compile(backend=backend, dynamic=False, options=options)
         return self
 
 

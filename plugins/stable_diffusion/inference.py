@@ -11,21 +11,26 @@ from ...core.context import Context
 from .base import StableDiffusionBase, load_base
 
 
-def ready_base(where: str | Path, context: Context) -> StableDiffusionBase:
-    """Load a base for inference under ``context.autocast()``.
+def ready_base(where: str | Path, context: Context, *, compile: bool = False) -> StableDiffusionBase:
+    """Load a base for inference under ``context.autocast()``, see :func:`made_ready`.
 
     Raises:
         CheckpointError: see :func:`load_base`.
     """
-    return made_ready(load_base(where), context)
+    return made_ready(load_base(where), context, compile=compile)
 
 
-def made_ready(base: StableDiffusionBase, context: Context) -> StableDiffusionBase:
-    """Freeze a base, perhaps changed after loading, round its weights and move it to the context's device."""
+def made_ready(base: StableDiffusionBase, context: Context, *, compile: bool = False) -> StableDiffusionBase:
+    """Freeze a base, perhaps changed after loading, round its weights and move it to the context's device.
+
+    Args:
+        compile: compile the U-Net, see :meth:`StableDiffusionBase.compiled`.
+    """
     for network in (base.unet, base.vae, base.text_encoder):
         network.requires_grad_(False)
     round_frozen_weights(base, context)
-    return base.to(context.device)
+    base.to(context.device)
+    return base.compiled() if compile else base
 
 
 def round_frozen_weights(base: StableDiffusionBase, context: Context) -> None:

@@ -13,7 +13,7 @@ import lesionforge as lf
 from lesionforge.core.context import Context
 from lesionforge.core.errors import CheckpointError, PluginError
 from lesionforge.plugins.promptcontrol.prompts import typed_prompt
-from lesionforge.plugins.stable_diffusion.base import load_base
+from lesionforge.plugins.stable_diffusion.base import StableDiffusionBase, load_base
 from lesionforge.plugins.stable_diffusion.inference import ready_base
 from lesionforge.plugins.stable_diffusion.sampling import _predict, decode, sample
 from lesionforge.plugins.stable_diffusion.tiny import tiny_stable_diffusion
@@ -148,3 +148,11 @@ def test_another_base_is_refused(open_model, tmp_path):
     other = tiny_stable_diffusion(tmp_path / "other", seed=1, latent_size=8, downsampling=4)
     with pytest.raises(CheckpointError, match=r"was trained on another base .* set base to the one"):
         opened(open_model, other)
+
+
+def test_the_unet_is_compiled_where_that_is_asked_for(tiny_base, open_model, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(StableDiffusionBase, "compiled", lambda base: compiled.append(base) or base)
+    images = opened(open_model, tiny_base)(discs(2)).images
+    assert not compiled
+    assert torch.equal(opened(open_model, tiny_base, ", compile=true")(discs(2)).images, images) and len(compiled) == 1

@@ -195,6 +195,29 @@ def test_a_compiled_unet_samples_the_same_and_is_compiled_once_for_all_steps(loa
     torch._dynamo.reset()
 
 
+def test_a_compiled_unet_has_code_of_its_own_for_each_batch_size(loaded_base, small_unet):
+    """Code for any size would serve batches that come later, and a case would depend on what was drawn before it."""
+    sizes = []
+
+    def backend(graph, inputs):
+        sizes.extend(size for tensor in inputs for size in getattr(tensor, "shape", [tensor]))
+        return graph
+
+    base = replace(loaded_base(2, "epsilon"), unet=small_unet.eval())
+    torch._dynamo.reset()
+    base.compiled(backend)  # type: ignore[arg-type]
+    for count in (1, 2, 3):
+        sample(base, PROMPTS[:count], SEEDS[:count], context=CONTEXT, steps=1)
+    assert {2, 4, 6} <= set(sizes) and all(type(size) is int for size in sizes)
+    torch._dynamo.reset()
+
+
+def test_inductor_takes_what_it_is_told(loaded_base, small_unet):
+    """Compilation waits for the first pass, the look at the options does not."""
+    base = replace(loaded_base(2, "epsilon"), unet=small_unet)
+    assert base.compiled() is base and small_unet._compiled_call_impl is not None
+
+
 @pytest.mark.parametrize("size", [0, 4, 100])
 def test_sizes_that_no_latent_fits_are_refused(loaded_base, size):
     with pytest.raises(ConfigError, match=f"size = {size} is no multiple of 8"):

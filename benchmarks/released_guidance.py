@@ -79,7 +79,7 @@ class ReleasedGuidance:
 
         Args:
             states: (2, B, 77, d), the encoded empty and the case's own prompts.
-            tokens: (B, 2), places of lesion and skin.
+            tokens: (B, 3), places of lesion, skin and the end of the prompt.
             masks: (B, 1, H, W) of 0 and 1.
             predict: of (network, latents, states), the noise under classifier-free guidance.
         """
@@ -109,15 +109,17 @@ def layout_loss(cross: Tensor, own: Tensor, tokens: list[int], masks: Tensor) ->
 
     Args:
         cross: (n, 77), the mean map of cross-attention.
+        tokens: places of lesion, skin and the end of the prompt.
         own: (N, N), the mean map of self-attention.
         masks: (1, 1, H, W).
     """
-    words = torch.softmax(100 * cross[:, 1:-1], dim=-1)
+    *placeholders, end = tokens
+    words = torch.softmax(100 * cross[:, 1:end], dim=-1)
     power = torch.linalg.matrix_power(own, 4)
     power = (power - power.min()) / (power.max() - power.min())
-    lesion = on_grid(masks, len(cross)).flatten().clamp(0, 1)
+    lesion = on_grid(masks, len(cross)).flatten()
     terms = []
-    for token, inside in zip(tokens, (lesion, 1 - lesion), strict=True):
+    for token, inside in zip(placeholders, (lesion, 1 - lesion), strict=True):
         values, outside = words[:, token - 1], 1 - inside
         term = 1 - (values * inside).sum() / inside.sum() + (values * outside).sum() / outside.sum()
         terms.append(term + pixel_by_pixel(own, (on_grid(masks, len(own)) > 0.5).float()))
@@ -136,6 +138,6 @@ def pixel_by_pixel(own: Tensor, mask: Tensor) -> Tensor:
 
 
 def on_grid(masks: Tensor, pixels: int) -> Tensor:
-    """Return a mask (1, 1, H, W) interpolated bicubically to the (E, E) pixels of a map."""
-    edge = math.isqrt(pixels)
-    return functional.interpolate(masks, size=(edge, edge), mode="bicubic", align_corners=False)[0, 0]
+    """Return a mask (1, 1, H, W) interpolated bilinearly over the area of each of the (E, E) pixels of a map."""
+    size = (math.isqrt(pixels),) * 2
+    return functional.interpolate(masks, size, mode="bilinear", align_corners=False, antialias=True)[0, 0]

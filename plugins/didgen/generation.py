@@ -11,11 +11,10 @@ from ...core.batch import Batch
 from ...core.context import Context
 from ...core.errors import ConfigError, PluginError
 from ..diffusion.schedulers import ReverseProcess
-from ..stable_diffusion.attention import record_attention
 from ..stable_diffusion.inference import ready_base
 from ..stable_diffusion.prompts import PromptEncoder
 from ..stable_diffusion.sampling import decode, latent_size, sample
-from .guidance import LayoutGuide, MapPlaces, guidance_rates
+from .guidance import LayoutGuide, MapRecorders, guidance_rates
 from .layout import LAYOUT_LOSSES, DiDGenLoss, LayoutLoss
 from .placeholders import PREFIX, check_placeholders, placeholder_places
 
@@ -34,14 +33,15 @@ class PairSampler:
             ConfigError: size or resolutions do not fit it.
         """
         self._config, self._context, self._stage = config, context, context.name
-        self._base = ready_base(config.checkpoint, context)
+        self._base = ready_base(config.checkpoint, context, compile=config.compile)
         self._encode = PromptEncoder(self._base)
         self._size = config.size or self._base.size
         latent_size(self._base, self._size)
-        self._places = MapPlaces(config.cross_factor, config.self_factor)
         check_placeholders(self._base, where=self._where)
         try:
-            record_attention(self._base.unet, cross_attention=[self._places.cross], self_attention=[self._places.own])
+            self._recorders = MapRecorders(
+                self._base.unet, cross_factor=config.cross_factor, self_factor=config.self_factor
+            )
         except ValueError as error:
             raise ConfigError(f"{self._where}: {error}; choose cross_factor and self_factor among them") from error
         process = ReverseProcess(self._base.schedule, config.scheduler, config.num_inference_steps, clip_sample=False)
@@ -49,7 +49,11 @@ class PairSampler:
         last = len(process.timesteps) if config.compat == "paper" else config.num_inference_steps
         self._reading_step = last - 1
         self._rates = guidance_rates(
-            config.layout_rate, config.guided_share, config.num_inference_steps, compat=config.compat
+            config.layout_rate,
+            config.guided_share,
+            config.num_inference_steps,
+            compat=config.compat,
+            timesteps=len(process.timesteps),
         )
 
     @property
@@ -65,14 +69,15 @@ class PairSampler:
         """
         prompts = [prompt or PREFIX for prompt in batch.prompts or (None,) * len(batch)]
         encoded = self._encode(prompts, cases=batch.ids)
-        tokens = placeholder_places(self._base, encoded, prompts, where=self._where).to(self._context.device)
+        placeholders = placeholder_places(self._base, encoded, prompts, where=self._where)
+        tokens = torch.cat((placeholders, encoded.ends[:, None]), dim=1).to(self._context.device)
         layout = self._layout(batch)
         guide = LayoutGuide(
             self._base.unet,
             encoded.states,
             tokens,
+            recorders=self._recorders,
             reading_step=self._reading_step,
-            places=self._places,
             tau=self._config.tau,
             compat=self._config.compat,
             masks=layout,

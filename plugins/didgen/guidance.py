@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -16,12 +15,20 @@ from .losses import Compat
 from .maps import lesion_soft_masks
 
 
-@dataclass(frozen=True)
-class MapPlaces:
-    """Where in the U-Net maps are taken: ``cross`` and ``own`` latents per map pixel, along an edge."""
+class MapRecorders:
+    """Recordings of the maps of one U-Net, of both kinds and of cross-attention alone; each ends the pass it records.
 
-    cross: int = 4
-    own: int = 2
+    Made once, they serve any number of batches.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, *, cross_factor: int = 4, self_factor: int = 2) -> None:
+        """Take maps where a pixel is so many latents wide.
+
+        Raises:
+            ValueError: the U-Net has no such layers.
+        """
+        self.both = record_attention(unet, cross_attention=[cross_factor], self_attention=[self_factor], stop=True)
+        self.cross = record_attention(unet, cross_attention=[cross_factor], stop=True)
 
 
 class LayoutGuide:
@@ -41,8 +48,8 @@ class LayoutGuide:
         states: Tensor,
         tokens: Tensor,
         *,
+        recorders: MapRecorders,
         reading_step: int,
-        places: MapPlaces,
         tau: int,
         compat: Compat = "paper",
         masks: Tensor | None = None,
@@ -53,7 +60,8 @@ class LayoutGuide:
 
         Args:
             states: (N, 77, d), the encoded prompts.
-            tokens: (N, 2), places of the lesion and the skin token in each prompt.
+            tokens: (N, 3), places of the lesion, the skin and the end token in each prompt.
+            recorders: of ``unet``.
             reading_step: number of the step before which the maps are read.
             tau: power of the self-attention in the soft masks.
             masks: (N, 1, H, W) of 0 and 1, the layout; needed where ``rates`` are given, as is ``loss``.
@@ -63,10 +71,8 @@ class LayoutGuide:
         self._masks, self._loss, self._rates = masks, loss, rates
         self._tau = tau
         self._compat: Compat = compat
-        self._reader = record_attention(unet, cross_attention=[places.cross], self_attention=[places.own], stop=True)
-        self._recorder = self._reader
-        if loss is not None and not loss.uses_self:
-            self._recorder = record_attention(unet, cross_attention=[places.cross], stop=True)
+        self._reader = recorders.both
+        self._recorder = recorders.both if loss is None or loss.uses_self else recorders.cross
         self.losses: list[Tensor] = []
         self.soft_masks: Tensor | None = None
 
@@ -79,7 +85,7 @@ class LayoutGuide:
             self.soft_masks = lesion_soft_masks(
                 self._reader.cross_attention(),
                 self._reader.self_attention(),
-                self._tokens[:, 0],
+                self._tokens,
                 tau=self._tau,
                 compat=self._compat,
             )
@@ -102,17 +108,23 @@ class LayoutGuide:
         return latents - self._rates[step] * gradient.to(latents.dtype)
 
     def _run(self, recorder: AttentionRecorder, latents: Tensor, timestep: int) -> None:
-        # A tensor, since a compiled U-Net would be compiled anew for each number.
+        # Not compiled where the U-Net is: recorded layers would break it into pieces, more than torch compiles.
         with recorder:
-            self._unet(latents, torch.tensor(timestep, device=latents.device), self._states, return_dict=False)
+            self._unet.forward(latents, timestep, self._states, return_dict=False)
 
 
-def guidance_rates(rate: float, share: float, steps: int, *, compat: Compat = "paper") -> list[float]:
+def guidance_rates(
+    rate: float, share: float, steps: int, *, compat: Compat = "paper", timesteps: int | None = None
+) -> list[float]:
     """Return eta for each of the first ``share`` of ``steps``, rounded down: constant, or falling as released.
 
-    The released code multiplies by the root of a line from 1 to 0.5 over the guided steps.
+    The released code multiplies by the root of a line from 1 at the first timestep to 0.5 at the last, of which it
+    guides the first ones.
+
+    Args:
+        timesteps: of the scheduler, PNDM has one more than steps; default ``steps``.
     """
     count = math.floor(share * steps + 1e-9)
     if compat == "paper":
         return [rate] * count
-    return (rate * torch.linspace(1, 0.5, count).sqrt()).tolist()
+    return (rate * torch.linspace(1, 0.5, timesteps or steps).sqrt())[:count].tolist()

@@ -1,7 +1,7 @@
 """Losses that layout guidance descends: DiDGen's own, and two others behind the same interface, as baselines.
 
 A layout loss takes the cross-attention of one noise prediction, its self-attention where the loss uses it, the places
-(B, 2) of the lesion and the skin token, and masks (B, 1, H, W), and returns one value a case (B,).
+(B, 3) of the lesion, the skin and the end token, and masks (B, 1, H, W), and returns one value a case (B,).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class ZestLoss:
     def __call__(
         self, cross: RecordedAttention, own: RecordedAttention | None, tokens: Tensor, masks: Tensor
     ) -> Tensor:
-        maps = token_maps(cross, tokens)
+        maps = token_maps(cross, tokens[:, :2])
         regions = on_grid(masks, maps.shape[1]).to(maps.dtype)
         relative = maps / maps.amax(1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
         return _bce(maps, regions) + _bce(relative, regions)
@@ -91,7 +91,7 @@ class RefocusingLoss:
         self, cross: RecordedAttention, own: RecordedAttention | None, tokens: Tensor, masks: Tensor
     ) -> Tensor:
         assert own is not None
-        maps = token_maps(cross, tokens)
+        maps = token_maps(cross, tokens[:, :2])
         regions = (on_grid(masks, maps.shape[1]) > 0.5).to(maps.dtype)
         inside, outside = _top_mean(maps, regions), _top_mean(maps, 1 - regions)
         lesion = on_grid(masks, own.query.shape[2])[..., 0] > 0.5

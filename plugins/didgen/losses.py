@@ -2,7 +2,8 @@
 
 Notation: A_C and A_S are cross- and self-attention probabilities, means over the heads and layers of one resolution,
 N tokens of a square grid; i runs over the two placeholder tokens, lesion and skin, whose regions are M and 1 - M.
-``paper`` is what the paper's equations say, ``reference`` what its released code does.
+``paper`` is what the paper's equations say, ``reference`` what its released code does. Guidance takes the places of
+three tokens a prompt: lesion, skin, and the end token.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ...kernels import attention_leakage, token_attention
 from ..stable_diffusion.attention import RecordedAttention
 
 Compat = Literal["paper", "reference"]
+Shrinking = Literal["area", "bicubic", "bilinear"]
 
 SMOOTHING = (3, 0.5)
 """Kernel size and standard deviation in map pixels of the Gaussian before L_CA (ours; the paper names neither)."""
@@ -26,17 +28,19 @@ SHARPENING = 100.0
 """Factor on the probabilities before the released code's second softmax."""
 
 
-def on_grid(masks: Tensor, tokens: int, *, compat: Compat = "paper") -> Tensor:
+def on_grid(masks: Tensor, tokens: int, how: Shrinking = "area") -> Tensor:
     """Return the shares (B, N, 2) of lesion and skin in each map pixel, for masks (B, 1, H, W) of 0 and 1.
 
-    The paper does not say how a mask comes to the map's size; ours is the mean over the pixel's area. The released
-    code interpolates bicubically.
+    The paper does not say how a mask comes to the map's size; ours is the mean over the pixel's area. The released code
+    interpolates bicubically between single pixels in training, and for guidance bilinearly over the whole area, as
+    Pillow does.
     """
     edge = math.isqrt(tokens)
-    if compat == "paper":
-        lesion = functional.adaptive_avg_pool2d(masks, edge)
+    size = (edge, edge)
+    if how == "area":
+        lesion = functional.adaptive_avg_pool2d(masks, size)
     else:
-        lesion = functional.interpolate(masks, size=(edge, edge), mode="bicubic", align_corners=False)
+        lesion = functional.interpolate(masks, size, mode=how, align_corners=False, antialias=how == "bilinear")
     lesion = lesion.flatten(1)
     return torch.stack((lesion, 1 - lesion), dim=-1)
 
@@ -47,14 +51,15 @@ def token_maps(cross: RecordedAttention, tokens: Tensor) -> Tensor:
     return token_attention(cross.query.to(dtype), cross.key.to(dtype), tokens)
 
 
-def sharpened_maps(cross: RecordedAttention, tokens: Tensor) -> Tensor:
+def sharpened_maps(cross: RecordedAttention, tokens: Tensor, ends: Tensor) -> Tensor:
     """Return the released code's A_C (B, N, T): softmax over the words of 100 times the probabilities.
 
-    The words are all tokens but the first and the last, so a token's place counts from 1.
+    The words are what stands between a prompt's start token and its end token, at ``ends`` (B,).
     """
-    words = cross.key.shape[2]
-    between = torch.arange(1, words - 1, device=tokens.device).expand(len(tokens), -1)
-    sharpened = torch.softmax(token_maps(cross, between) * SHARPENING, dim=-1)
+    between = torch.arange(1, cross.key.shape[2] - 1, device=tokens.device)
+    maps = token_maps(cross, between.expand(len(tokens), -1)) * SHARPENING
+    behind = (between >= ends[:, None])[:, None]
+    sharpened = torch.softmax(maps.masked_fill(behind, -torch.inf), dim=-1)
     chosen = (tokens - 1)[:, None, :].expand(-1, sharpened.shape[1], -1)
     return sharpened.gather(-1, chosen)
 
@@ -65,7 +70,8 @@ def region_loss(cross: RecordedAttention, tokens: Tensor, masks: Tensor, *, comp
     The mean is ours: a sum over 256 pixels would drown L_rec at the paper's weight of 0.1. The released code stretches
     each map to [0, 1] first and interpolates the masks bicubically.
     """
-    maps, regions = token_maps(cross, tokens), on_grid(masks, cross.query.shape[2], compat=compat)
+    maps = token_maps(cross, tokens)
+    regions = on_grid(masks, maps.shape[1], "area" if compat == "paper" else "bicubic")
     if compat == "reference":
         maps = stretched(maps, dim=1)
     return (maps - regions.to(maps.dtype)).square().mean(1).sum(-1) / 2
@@ -75,13 +81,17 @@ def cross_loss(cross: RecordedAttention, tokens: Tensor, masks: Tensor, *, compa
     """L_CA (B,): L_attn's form on Gaussian-smoothed maps, or the released code's inside-outside form.
 
     The latter is the mean over both tokens of 1 - (mean of the map inside) + (mean outside), of sharpened maps.
+
+    Args:
+        tokens: (B, 3).
     """
-    regions = on_grid(masks, cross.query.shape[2], compat=compat)
+    placeholders, ends = tokens[:, :2], tokens[:, 2]
+    regions = _guiding_regions(masks, cross, compat)
     if compat == "paper":
-        maps = smoothed(token_maps(cross, tokens))
+        maps = smoothed(token_maps(cross, placeholders))
         return (maps - regions.to(maps.dtype)).square().mean(1).sum(-1) / 2
-    maps = sharpened_maps(cross, tokens)
-    inside = regions.to(maps.dtype).clamp(0, 1)
+    maps = sharpened_maps(cross, placeholders, ends)
+    inside = regions.to(maps.dtype)
     return (1 - _mean_where(maps, inside) + _mean_where(maps, 1 - inside)).mean(-1)
 
 
@@ -94,7 +104,7 @@ def self_loss(
     skin none, has no loss. ``two_sided=False`` leaves the skin term out.
     The released code has the lesion term alone, counted twice and halved, as a mean over p.
     """
-    lesion = on_grid(masks, self_attention.query.shape[2], compat=compat)[..., 0] > 0.5
+    lesion = _guiding_regions(masks, self_attention, compat)[..., 0] > 0.5
     if compat == "reference":
         return attention_leakage(self_attention.query, self_attention.key, lesion, regions="mask", reduction="mean")
     regions = "both" if two_sided else "mask"
@@ -114,6 +124,10 @@ def stretched(maps: Tensor, *, dim: int) -> Tensor:
     """Return maps stretched to [0, 1] along ``dim``; a constant map becomes 0."""
     low, high = maps.amin(dim, keepdim=True), maps.amax(dim, keepdim=True)
     return (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
+
+
+def _guiding_regions(masks: Tensor, attention: RecordedAttention, compat: Compat) -> Tensor:
+    return on_grid(masks, attention.query.shape[2], "area" if compat == "paper" else "bilinear")
 
 
 def _mean_where(maps: Tensor, weights: Tensor) -> Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -14,7 +16,7 @@ from .losses import Compat, sharpened_maps, stretched, token_maps
 
 
 def lesion_soft_masks(
-    cross: RecordedAttention, self_attention: RecordedAttention, lesion: Tensor, *, tau: int, compat: Compat = "paper"
+    cross: RecordedAttention, self_attention: RecordedAttention, tokens: Tensor, *, tau: int, compat: Compat = "paper"
 ) -> Tensor:
     """Return A_CS = A_S^tau A_C(v_l), stretched to [0, 1]: (B, 1, E, E) float32, E the edge of the self-attention map.
 
@@ -22,15 +24,27 @@ def lesion_soft_masks(
     and shifts the product, which is stretched again. Its A_C is sharpened, see :func:`losses.sharpened_maps`.
 
     Args:
-        lesion: place (B,) of the lesion token in each prompt.
+        tokens: places (B, 3) of the lesion, the skin and the end token in each prompt.
         tau: power of A_S as a matrix; 0 leaves A_C alone.
     """
     source, edge = math.isqrt(cross.query.shape[2]), math.isqrt(self_attention.query.shape[2])
-    maps = token_maps if compat == "paper" else sharpened_maps
-    coarse = maps(cross, lesion[:, None]).float().mT.unflatten(-1, (source, source))
+    lesion, ends = tokens[:, :1], tokens[:, 2]
+    maps = token_maps(cross, lesion) if compat == "paper" else sharpened_maps(cross, lesion, ends)
+    coarse = maps.float().mT.unflatten(-1, (source, source))
     fine = functional.interpolate(coarse, size=(edge, edge), mode="bicubic", align_corners=False)
     refined = attention_refinement(self_attention.query, self_attention.key, fine.flatten(2).mT, steps=tau)
     return stretched(refined, dim=1).mT.unflatten(-1, (edge, edge))
+
+
+def released_levels(soft_masks: Tensor, size: int) -> Tensor:
+    """Return soft masks (N, 1, h, w) as the released code thresholds them: (N, 1, size, size) uint8.
+
+    They are stretched to [0, 255], cut to whole levels, and only then enlarged, by Pillow's bicubic filter.
+    """
+    stretched_maps = stretched(soft_masks.float().flatten(1), dim=1).nan_to_num().view(soft_masks.shape)
+    levels = (stretched_maps * 255).byte().cpu().numpy()
+    large = [Image.fromarray(one[0]).resize((size, size), Image.Resampling.BICUBIC) for one in levels]
+    return torch.from_numpy(np.stack([np.asarray(one)[None] for one in large])).to(soft_masks.device)
 
 
 def otsu_uncertainty(soft_masks: Tensor, masks: Tensor) -> Tensor:

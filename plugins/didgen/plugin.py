@@ -103,9 +103,14 @@ class DiDGenGeneratorConfig(PluginConfig):
     )
     tau: int = Field(4, ge=0, le=64, description="power of the self-attention in the soft mask")
     compat: Compat = Field("paper", description=COMPAT)
+    compile: bool = Field(
+        False, description="compile the U-Net but for guidance; worth it for hundreds of cases, slow for a few"
+    )
 
     @model_validator(mode="after")
     def _terms_are_didgens(self) -> Self:
+        if self.layout_loss != "didgen" and not (self.use_cross and self.use_self and self.two_sided):
+            raise ValueError(f"use_cross, use_self and two_sided are parts of didgen's loss, not of {self.layout_loss}")
         if self.layout_loss == "didgen" and not (self.use_cross or self.use_self) and self.guided_share:
             raise ValueError("layout guidance needs use_cross or use_self; for none set guided_share to 0")
         return self
@@ -143,17 +148,23 @@ class AttentionMask(Annotator):
     name = "attention-mask"
 
     class Config(PluginConfig):
-        closing: int = Field(
-            5, ge=0, description="width in pixels of the ellipse that fills small holes, odd; 0: none (size ours)"
+        compat: Compat = Field("paper", description=COMPAT)
+        closing: int | None = Field(
+            None,
+            ge=0,
+            description="width in pixels of the ellipse that fills small holes, odd; 0: none; default 5 (size ours), "
+            "with compat = 'reference' none",
         )
-        largest_component: bool = Field(True, description="keep the largest connected piece alone (ours)")
+        largest_component: bool | None = Field(
+            None, description="keep the largest connected piece alone; default true (ours), with 'reference' false"
+        )
         smoothing: float = Field(
             0.0, ge=0, le=1000, description="standard deviation in pixels of a Gaussian before the threshold (ours)"
         )
 
         @field_validator("closing")
         @classmethod
-        def _odd(cls, closing: int) -> int:
+        def _odd(cls, closing: int | None) -> int | None:
             if closing and closing % 2 == 0:
                 raise ValueError("an ellipse around a pixel is odd pixels wide; take an odd number or 0")
             return closing
@@ -165,22 +176,23 @@ class AttentionMask(Annotator):
             PluginError: there are no images or no soft masks, or images are not square.
         """
         from ...kernels import extract_masks
-        from .maps import iou, otsu_uncertainty, resized
+        from .maps import iou, otsu_uncertainty, released_levels, resized
 
         batch.require("images", "soft_masks", stage=self.context.name or self.name)
         assert batch.images is not None and batch.soft_masks is not None
         height, size = batch.images.shape[2:]
         if height != size:
             raise PluginError(f"stage {self.context.name}: images of {height} x {size} pixels where squares are needed")
-        config = self.config
+        config, released = self.config, self.config.compat == "reference"
+        maps = released_levels(batch.soft_masks, size) if released else batch.soft_masks
         masks = extract_masks(
-            batch.soft_masks,
+            maps,
             size,
-            closing=config.closing,
-            largest_component=config.largest_component,
+            closing=(0 if released else 5) if config.closing is None else config.closing,
+            largest_component=not released if config.largest_component is None else config.largest_component,
             smoothing=config.smoothing,
         )
-        scores = {"mask_uncertainty": otsu_uncertainty(resized(batch.soft_masks, size), masks)}
+        scores = {"mask_uncertainty": otsu_uncertainty(resized(maps, size), masks)}
         if batch.masks is not None:
             scores["condition_iou"] = iou(masks, batch.masks)
         return batch.with_columns(masks=masks, scores=scores)

@@ -33,6 +33,11 @@ class EncodedPrompts:
     tokens: Tensor
     counts: tuple[int, ...]
 
+    @property
+    def ends(self) -> Tensor:
+        """(N,) int64 on the CPU, place of each prompt's end token."""
+        return torch.tensor(self.counts, dtype=torch.int64).clamp(max=self.tokens.shape[1]) - 1
+
 
 class PromptEncoder:
     """Encodes prompts of one base, and warns the first time that one is truncated, not again."""

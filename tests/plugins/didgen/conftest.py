@@ -10,6 +10,7 @@ from lesionforge.core.dataset import Dataset
 from lesionforge.plugins.didgen.placeholders import add_placeholders
 from lesionforge.plugins.stable_diffusion.base import load_base, save_base
 from lesionforge.plugins.stable_diffusion.tiny import tiny_stable_diffusion
+from lesionforge.testing import disc_dataset
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +37,7 @@ def phantoms() -> Dataset:
     """Phantoms with masks at 32 px, and captions that say nothing of where the lesion is."""
     data = lf.load_dataset("phantom(count=96, size=32, border_touch=0, hair=0, ruler=0, area_min=0.1)")
     return replace(data, records=tuple(replace(record, caption="A brown lesion.") for record in data.records))
+
+
+def discs(count: int, size: int = 32) -> lf.Batch:
+    return lf.Batch.blank(count).with_columns(masks=disc_dataset(count, size=size).fetch(range(count)).masks)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
@@ -66,6 +67,32 @@ def soft_mask(cross: Tensor, self_maps: Tensor, token: int, tau: int) -> Tensor:
     fine = functional.interpolate(coarse, size=(edge, edge), mode="bicubic", align_corners=False).flatten()
     product = torch.linalg.matrix_power(self_maps, tau) @ fine
     return ((product - product.min()) / (product.max() - product.min())).reshape(edge, edge)
+
+
+def sharpened(maps: Tensor, end: int) -> Tensor:
+    """The released code's A_C of one case, maps (N, S): columns of the words alone, without start and end token."""
+    return torch.softmax(100 * maps[:, 1:end], dim=-1)
+
+
+def released_mask(cross: Tensor, self_maps: Tensor, token: int, end: int, size: int) -> np.ndarray:
+    """The released code's mask of one case, (size, size) bool."""
+    edge, source = math.isqrt(len(self_maps)), math.isqrt(len(cross))
+    power = torch.linalg.matrix_power(self_maps, 4)
+    power = (power - power.min()) / (power.max() - power.min())
+    coarse = sharpened(cross, end)[:, token - 1].reshape(1, 1, source, source)
+    fine = functional.interpolate(coarse, size=(edge, edge), mode="bicubic", align_corners=False)
+    product = (power @ fine.flatten()).reshape(edge, edge)
+    product = (product - product.min()) / (product.max() - product.min())
+    return otsu_of_enlarged(product, size)
+
+
+def otsu_of_enlarged(stretched: Tensor, size: int) -> np.ndarray:
+    """Otsu's mask (size, size) of a map (E, E) in [0, 1]: first cut to bytes, then enlarged as Pillow does unasked."""
+    import cv2
+
+    levels = (255 * stretched).detach().numpy().astype(np.uint8)
+    large = np.asarray(Image.fromarray(levels).resize((size, size)))
+    return cv2.threshold(large, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)[1] > 0
 
 
 def closed(mask: np.ndarray, size: int) -> np.ndarray:

@@ -11,6 +11,8 @@ from lesionforge.core.errors import PluginError
 from lesionforge.kernels import extract_masks
 from lesionforge.testing import assert_contract
 
+from . import literal
+
 DATA = lf.load_dataset("phantom(count=12, size=64, border_touch=0)")
 
 
@@ -43,6 +45,18 @@ def test_settings_are_those_of_the_operation():
     expected = extract_masks(batch.soft_masks, 64, closing=7, largest_component=False, smoothing=1.5)
     assert torch.equal(done.masks, expected)
     assert not torch.equal(done.masks, annotate(batch).masks)
+
+
+def test_by_the_released_code_maps_become_bytes_before_they_are_enlarged():
+    batch = with_maps(32, noise=0.2)
+    done, plain = annotate(batch, "compat='reference'"), annotate(batch, "closing=0, largest_component=false")
+    for soft, mask in zip(batch.soft_masks, done.masks, strict=True):
+        stretched = (soft[0] - soft.min()) / (soft.max() - soft.min())
+        assert (mask[0].bool().numpy() == literal.otsu_of_enlarged(stretched, 64)).all()
+    differing = (done.masks != plain.masks).float().mean()
+    assert 0 < float(differing) < 0.05
+    assert not torch.equal(annotate(batch, "compat='reference', closing=5").masks, done.masks)
+    assert not torch.equal(annotate(batch, "compat='reference', largest_component=true").masks, done.masks)
 
 
 def test_uncertainty_rises_with_noise():

@@ -1,184 +1,27 @@
-"""Generator didgen: layout guidance against the equations, cases that are their own, errors."""
+"""Generator didgen: cases that are their own, every setting, a compiled U-Net, errors."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 import lesionforge as lf
 from lesionforge.core.context import Context
 from lesionforge.core.errors import CheckpointError, ConfigError, PluginError
 from lesionforge.kernels import seeded_normal, stream_of
-from lesionforge.plugins.didgen.guidance import LayoutGuide, MapPlaces, guidance_rates
-from lesionforge.plugins.didgen.layout import DiDGenLoss, RefocusingLoss, ZestLoss
 from lesionforge.plugins.didgen.placeholders import PREFIX
 from lesionforge.plugins.stable_diffusion.base import StableDiffusionBase, load_base
-from lesionforge.plugins.stable_diffusion.prompts import encode_prompts
 from lesionforge.testing import assert_contract, disc_dataset
 
-from . import literal
+from .conftest import discs
 
 CPU = torch.device("cpu")
-PLACES = MapPlaces(cross=2, own=1)
 SETTINGS = "cross_factor=2, self_factor=1, num_inference_steps=4"
 
 
 def opened(model, settings: str = "", *, data=None, precision: str = "fp32"):
     chain = lf.Chain.parse(f"didgen(checkpoint='{model}', {SETTINGS}{settings})")
     return chain.open(device="cpu", precision=precision, data=data)[0]
-
-
-def discs(count: int, size: int = 32) -> lf.Batch:
-    return lf.Batch.blank(count).with_columns(masks=disc_dataset(count, size=size).fetch(range(count)).masks)
-
-
-def literal_losses(base: StableDiffusionBase, latents: Tensor, states: Tensor, timestep: int, masks: Tensor) -> Tensor:
-    """L_CA + L_SA (B,) by hooks on the whole U-Net, every map written out."""
-    maps: dict[tuple[str, int], list[tuple[Tensor, Tensor]]] = {}
-
-    def keep(module, arguments, keywords) -> None:
-        pixels = arguments[0] if arguments else keywords["hidden_states"]
-        text = keywords.get("encoder_hidden_states")
-        split = lambda x: x.unflatten(2, (module.heads, -1)).transpose(1, 2)  # noqa: E731
-        pair = split(module.to_q(pixels)), split(module.to_k(pixels if text is None else text))
-        maps.setdefault(("self" if text is None else "cross", pixels.shape[1]), []).append(pair)
-
-    attentions = [module for name, module in base.unet.named_modules() if name.endswith(("attn1", "attn2"))]
-    handles = [module.register_forward_pre_hook(keep, with_kwargs=True) for module in attentions]
-    base.unet(latents, timestep, states)
-    for handle in handles:
-        handle.remove()
-    cross, own = (
-        literal.mean_map(*(torch.cat(side, dim=1) for side in zip(*maps[key], strict=True)))
-        for key in (("cross", 16), ("self", 64))
-    )
-    return torch.stack([
-        literal.region_loss(literal.blurred(cross[i]), [4, 6], masks[i, 0]) + literal.self_loss(own[i], masks[i, 0])
-        for i in range(len(masks))
-    ])  # fmt: skip
-
-
-def test_a_guided_step_goes_down_the_gradient_of_the_equations(tiny_model):
-    base, masks = load_base(tiny_model), discs(2).masks
-    base.unet.double(), base.text_encoder.double()
-    states = base.text_encoder(encode_prompts(base, [PREFIX] * 2).tokens).last_hidden_state.detach()
-    latents = seeded_normal([1, 2], (4, 8, 8), dtype=torch.float64)
-    guide = LayoutGuide(
-        base.unet, states, torch.tensor([[4, 6]] * 2), reading_step=8, places=PLACES, tau=4, masks=masks.double(),
-        loss=DiDGenLoss(), rates=[20.0],
-    )  # fmt: skip
-    moved = latents.clone().requires_grad_()
-    losses = literal_losses(base, moved, states, 500, masks.double())
-    (gradient,) = torch.autograd.grad(losses.sum(), moved)
-    torch.testing.assert_close(guide(latents, 0, 500), latents - 20 * gradient, rtol=1e-6, atol=1e-8)
-    torch.testing.assert_close(guide.losses[0].double(), losses.detach(), rtol=1e-6, atol=1e-6)
-    assert torch.equal(guide(latents, 1, 480), latents)
-
-
-@pytest.mark.parametrize("loss", [DiDGenLoss(), DiDGenLoss("reference"), ZestLoss(), RefocusingLoss()])
-def test_guidance_lowers_its_loss(tiny_model, loss):
-    base = load_base(tiny_model)
-    base.unet.requires_grad_(False)
-    states = encode_prompts(base, [PREFIX] * 2).states.detach()
-    guide = LayoutGuide(
-        base.unet, states, torch.tensor([[4, 6]] * 2), reading_step=98, places=PLACES, tau=4, masks=discs(2).masks,
-        loss=loss, rates=[2.0] * 12,
-    )  # fmt: skip
-    latents = seeded_normal([1, 2], (4, 8, 8))
-    for step in range(12):
-        latents = guide(latents, step, 500)
-    assert bool((guide.losses[-1] < guide.losses[0]).all())
-
-
-class Materialising:
-    """DiDGen's L_SA by the maps themselves: what must not happen, to show that the test would see it."""
-
-    uses_self = True
-
-    def __call__(self, cross, own, tokens, masks):
-        return literal.mean_map(own.query, own.key).square().sum((1, 2))
-
-
-def saved_in_a_guided_step(base: StableDiffusionBase, count: int, loss) -> list[torch.Size]:
-    """Shapes of all that autograd keeps, for latents of 24 x 24: no layer is as wide as there are tokens."""
-    states = encode_prompts(base, [PREFIX] * count).states.detach()
-    guide = LayoutGuide(
-        base.unet, states, torch.tensor([[4, 6]] * count), reading_step=8, places=PLACES, tau=4,
-        masks=discs(count, size=96).masks, loss=loss, rates=[1.0],
-    )  # fmt: skip
-    shapes: list[torch.Size] = []
-
-    def pack(tensor: Tensor) -> Tensor:
-        shapes.append(tensor.shape)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        guide(seeded_normal(range(count), (4, 24, 24)), 0, 500)
-    return shapes
-
-
-def test_guidance_keeps_no_map_and_grows_with_the_batch(tiny_model):
-    base = load_base(tiny_model)
-    base.unet.requires_grad_(False)
-
-    def maps(shapes: list[torch.Size]) -> list[torch.Size]:
-        return [shape for shape in shapes if shape[-2:] in ((576, 576), (144, 144))]
-
-    saved = [saved_in_a_guided_step(base, count, DiDGenLoss()) for count in (1, 2, 3)]
-    assert not maps(saved[1]) and maps(saved_in_a_guided_step(base, 1, Materialising()))
-    one, two, three = (sum(shape.numel() for shape in shapes) for shapes in saved)
-    assert three - two == two - one > 0
-
-
-@pytest.mark.parametrize(
-    ("loss", "runs_self"), [(ZestLoss(), False), (DiDGenLoss(use_self=False), False), (DiDGenLoss(), True)]
-)
-def test_the_guiding_pass_ends_with_what_its_loss_reads(tiny_model, loss, runs_self):
-    """Self-attention at the latents' resolution comes after cross-attention at half of it."""
-    base = load_base(tiny_model)
-    states = encode_prompts(base, [PREFIX]).states.detach()
-    guide = LayoutGuide(
-        base.unet, states, torch.tensor([[4, 6]]), reading_step=8, places=PLACES, tau=4, masks=discs(1).masks,
-        loss=loss, rates=[1.0],
-    )  # fmt: skip
-    reached = []
-    base.unet.up_blocks[-1].register_forward_pre_hook(lambda *given: reached.append(True))
-    guide(seeded_normal([1], (4, 8, 8)), 0, 500)
-    assert bool(reached) is runs_self
-
-
-def test_soft_masks_come_from_the_last_step(tiny_model):
-    """The maps are those of the prompt's own branch on the latents that the last step begins with."""
-    base = load_base(tiny_model)
-    states = encode_prompts(base, [PREFIX]).states.detach()
-    guide = LayoutGuide(base.unet, states, torch.tensor([[4, 6]]), reading_step=2, places=PLACES, tau=4)
-    latents = seeded_normal([5], (4, 8, 8))
-    with torch.no_grad():
-        for step in range(2):
-            assert guide(latents, step, 100) is latents and guide.soft_masks is None
-        guide(latents, 2, 1)
-    assert guide.soft_masks is not None and guide.soft_masks.shape == (1, 1, 8, 8)
-    assert float(guide.soft_masks.min()) == 0 and float(guide.soft_masks.max()) == 1
-
-
-def test_losses_are_in_full_precision_under_autocast(tiny_model):
-    base = load_base(tiny_model)
-    base.unet.requires_grad_(False)
-    seen = []
-
-    class Watched(DiDGenLoss):
-        def __call__(self, cross, own, tokens, masks):
-            seen.append((torch.is_autocast_enabled("cpu"), cross.query.dtype))
-            return super().__call__(cross, own, tokens, masks)
-
-    guide = LayoutGuide(
-        base.unet, encode_prompts(base, [PREFIX]).states.detach(), torch.tensor([[4, 6]]), reading_step=8,
-        places=PLACES, tau=4, masks=discs(1).masks, loss=Watched(), rates=[1.0],
-    )  # fmt: skip
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        guide(seeded_normal([1], (4, 8, 8)), 0, 500)
-    assert seen == [(False, torch.bfloat16)] and guide.losses[0].dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -221,14 +64,6 @@ def test_maps_are_read_where_the_released_code_reads_them(tiny_model, monkeypatc
             stage(lf.Batch.blank(1))
             steps[compat] = made[0]
     assert steps == {"paper": 50, "reference": 49}
-
-
-def test_rates_are_constant_in_the_paper_and_fall_in_the_released_code():
-    assert guidance_rates(20, 0.5, 50) == [20] * 25
-    falling = guidance_rates(20, 0.5, 50, compat="reference")
-    assert len(falling) == 25 and falling[0] == 20 and falling[-1] == pytest.approx(20 * 0.5**0.5)
-    assert falling[12] == pytest.approx(20 * 0.75**0.5)
-    assert [len(guidance_rates(1, share, 100)) for share in (0.29, 0.57, 0.58)] == [29, 57, 58]
 
 
 def test_the_contract_holds_with_and_without_masks(tiny_model):
@@ -315,6 +150,49 @@ def test_a_size_between_latents_is_refused_before_any_case(tiny_model):
 def test_guidance_by_no_term_is_refused(tiny_model):
     with pytest.raises(ConfigError, match="use_cross or use_self"):
         opened(tiny_model, ", use_cross=false, use_self=false")
+
+
+def test_terms_of_didgens_loss_are_no_settings_of_another(tiny_model):
+    with pytest.raises(ConfigError, match="parts of didgen's loss, not of zest-guide"):
+        opened(tiny_model, ", layout_loss='zest-guide', two_sided=false")
+
+
+def test_the_guide_knows_where_each_prompt_ends(tiny_model, monkeypatch):
+    from lesionforge.plugins.didgen import generation
+
+    given = []
+    original = generation.LayoutGuide.__init__
+
+    def init(self, unet, states, tokens, **settings):
+        given.append(tokens.tolist())
+        original(self, unet, states, tokens, **settings)
+
+    monkeypatch.setattr(generation.LayoutGuide, "__init__", init)
+    long = f"{PREFIX} {'dark ' * 80}"
+    with pytest.warns(UserWarning, match="1 of 3 prompts exceed"):
+        opened(tiny_model)(lf.Batch.blank(3).with_columns(prompts=[None, f"{PREFIX} A dark lesion.", long]))
+    assert given == [[[4, 6, 8], [4, 6, 13], [4, 6, 76]]]
+
+
+def test_a_compiled_unet_is_guided_and_read_as_it_is(tiny_model, monkeypatch):
+    """By backend ``eager``, since inductor takes minutes for a U-Net. One graph serves all batches of a size."""
+    plain = opened(tiny_model, ", guided_share=0.25")(discs(2))
+    backends = []
+    original = StableDiffusionBase.compiled
+    monkeypatch.setattr(
+        StableDiffusionBase, "compiled", lambda base: backends.append("eager") or original(base, "eager")
+    )
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    stage = opened(tiny_model, ", guided_share=0.25, compile=true")
+    compiled, graphs = stage(discs(2)), torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert backends and graphs == 1
+    again = stage(discs(2))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
+    assert torch.equal(again.images, compiled.images)
+    torch.testing.assert_close(compiled.images, plain.images, rtol=0, atol=1e-4)
+    torch.testing.assert_close(compiled.soft_masks, plain.soft_masks, rtol=0, atol=1e-3)
+    torch._dynamo.reset()
 
 
 def test_what_a_run_draws_is_made_again(tiny_model, tmp_path):

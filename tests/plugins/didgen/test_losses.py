@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from lesionforge.plugins.didgen.layout import DiDGenLoss, RefocusingLoss, ZestLoss
@@ -15,7 +17,9 @@ from lesionforge.plugins.stable_diffusion.attention import RecordedAttention
 from . import literal
 
 WORDS = 9
-TOKENS = torch.tensor([[2, 4], [5, 3]])
+PLACES = torch.tensor([[2, 4, 8], [5, 3, 6]])
+"""Lesion, skin and end token of both cases; the second one's prompt is padded."""
+TOKENS = PLACES[:, :2]
 
 
 def recorded(query: Tensor, key: Tensor) -> RecordedAttention:
@@ -63,7 +67,17 @@ def test_the_released_codes_masks_are_bicubic():
     weights = torch.tensor([-0.09375, 0.59375, 0.59375, -0.09375], dtype=torch.float64)
     windows = masks()[0, 0].unfold(0, 4, 4).unfold(1, 4, 4)  # pixels 4i to 4i + 3
     expected = torch.einsum("ijkl,k,l->ij", windows, weights, weights)
-    torch.testing.assert_close(on_grid(masks(), 64, compat="reference")[0, :, 0].view(8, 8), expected)
+    torch.testing.assert_close(on_grid(masks(), 64, "bicubic")[0, :, 0].view(8, 8), expected)
+
+
+@pytest.mark.parametrize("edge", [4, 8, 12])
+def test_the_released_codes_masks_for_guidance_are_pillows_bilinear_ones(edge):
+    regions = on_grid(masks(), edge * edge, "bilinear")[..., 0].view(2, edge, edge)
+    for made, mask in zip(regions, masks(), strict=True):
+        picture = Image.fromarray((255 * mask[0]).byte().numpy())
+        expected = np.asarray(picture.resize((edge, edge), Image.Resampling.BILINEAR)) / 255
+        assert np.abs(made.numpy() - expected).max() < 1.5 / 255  # Pillow rounds to levels, once in each direction
+    assert float(regions.min()) >= 0 and float(((regions > 0.01) & (regions < 0.99)).double().mean()) > 0.1
 
 
 def test_smoothing_is_in_full_precision_under_autocast():
@@ -86,7 +100,7 @@ def test_region_loss_is_equation_3():
 def test_region_loss_of_the_released_code_stretches_each_map_first():
     cross = attention(8, WORDS)
     maps = literal.mean_map(cross.query, cross.key)
-    regions = on_grid(masks(), 64, compat="reference")
+    regions = on_grid(masks(), 64, "bicubic")
     expected = []
     for case in range(2):
         chosen = maps[case][:, TOKENS[case]]
@@ -101,24 +115,26 @@ def test_cross_loss_is_equation_3_on_smoothed_maps():
     expected = [
         literal.region_loss(literal.blurred(maps[i]), TOKENS[i].tolist(), masks()[i, 0]) for i in range(2)
     ]
-    assert_same(cross_loss(cross, TOKENS, masks()), expected, cross, 1e-6)
+    assert_same(cross_loss(cross, PLACES, masks()), expected, cross, 1e-6)
 
 
 def test_cross_loss_of_the_released_code_compares_inside_with_outside():
     cross = attention(8, WORDS)
-    words = literal.mean_map(cross.query, cross.key)[:, :, 1:-1]
-    sharpened = torch.softmax(100 * words, dim=-1)
-    regions = on_grid(masks(), 64, compat="reference").clamp(0, 1)
+    maps = literal.mean_map(cross.query, cross.key)
+    sharpened = [literal.sharpened(maps[case], int(PLACES[case, 2])) for case in range(2)]
+    regions = on_grid(masks(), 64, "bilinear")
     expected = []
     for case in range(2):
         terms = []
         for i in range(2):
             values, inside = sharpened[case][:, TOKENS[case, i] - 1], regions[case, :, i]
-            outside = (1 - regions[case, :, i]).clamp(0, 1)
+            outside = 1 - regions[case, :, i]
             terms.append(1 - (values * inside).sum() / inside.sum() + (values * outside).sum() / outside.sum())
         expected.append(torch.stack(terms).mean())
-    assert_same(cross_loss(cross, TOKENS, masks(), compat="reference"), expected, cross)
-    torch.testing.assert_close(sharpened_maps(cross, TOKENS)[0, :, 0], sharpened[0, :, TOKENS[0, 0] - 1])
+    assert_same(cross_loss(cross, PLACES, masks(), compat="reference"), expected, cross)
+    made = sharpened_maps(cross, TOKENS, PLACES[:, 2])
+    for case in range(2):
+        torch.testing.assert_close(made[case], sharpened[case][:, TOKENS[case] - 1])
 
 
 @pytest.mark.parametrize("two_sided", [True, False])
@@ -134,7 +150,7 @@ def test_self_loss_of_the_released_code_is_a_mean_over_the_lesion():
     maps = literal.mean_map(own.query, own.key)
     expected = []
     for case in range(2):
-        inside = on_grid(masks(), 64, compat="reference")[case, :, 0] > 0.5
+        inside = on_grid(masks(), 64, "bilinear")[case, :, 0] > 0.5
         leaked = [maps[case, p][~inside].sum() / (~inside).sum() for p in inside.nonzero().flatten()]
         expected.append(torch.stack(leaked).mean())
     assert_same(self_loss(own, masks(), compat="reference"), expected, own)
@@ -160,9 +176,9 @@ def test_an_ideal_map_has_no_loss_and_a_wrong_one_has():
 def test_a_cases_gradient_is_its_own(loss, seed):
     """The value and the gradients of a case do not change with its neighbour."""
     cross, own = attention(4, WORDS, seed=seed), attention(8, seed=seed + 1)
-    together = loss(cross, own, TOKENS, masks())
+    together = loss(cross, own, PLACES, masks())
     alone = loss(
-        recorded(cross.query[:1], cross.key[:1]), recorded(own.query[:1], own.key[:1]), TOKENS[:1], masks()[:1]
+        recorded(cross.query[:1], cross.key[:1]), recorded(own.query[:1], own.key[:1]), PLACES[:1], masks()[:1]
     )
     torch.testing.assert_close(together[:1], alone)
     inputs = (*cross.queries, *cross.keys, *own.queries, *own.keys)
@@ -187,7 +203,7 @@ def test_descending_a_layout_loss_moves_attention_into_the_region(loss):
     before = share()
     for _ in range(60):
         optimizer.zero_grad()
-        loss(cross, own, TOKENS, masks()).sum().backward()
+        loss(cross, own, PLACES, masks()).sum().backward()
         optimizer.step()
     assert share() > before + 0.25
 
@@ -195,8 +211,8 @@ def test_descending_a_layout_loss_moves_attention_into_the_region(loss):
 def test_terms_can_be_left_out():
     cross, own = attention(4, WORDS), attention(8)
     parts = [
-        DiDGenLoss(use_self=False)(cross, own, TOKENS, masks()),
-        DiDGenLoss(use_cross=False)(cross, own, TOKENS, masks()),
+        DiDGenLoss(use_self=False)(cross, own, PLACES, masks()),
+        DiDGenLoss(use_cross=False)(cross, own, PLACES, masks()),
     ]
-    torch.testing.assert_close(sum(parts), DiDGenLoss()(cross, own, TOKENS, masks()))
+    torch.testing.assert_close(sum(parts), DiDGenLoss()(cross, own, PLACES, masks()))
     assert all(float(part.detach().min()) > 0 for part in parts)

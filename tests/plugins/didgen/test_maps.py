@@ -9,30 +9,48 @@ from skimage.filters import threshold_otsu
 
 from lesionforge.kernels import extract_masks
 from lesionforge.plugins.didgen.losses import stretched
-from lesionforge.plugins.didgen.maps import iou, lesion_soft_masks, otsu_uncertainty
+from lesionforge.plugins.didgen.maps import iou, lesion_soft_masks, otsu_uncertainty, released_levels
 
 from . import literal
-from .test_losses import WORDS, attention, masks
+from .test_losses import PLACES, WORDS, attention, masks
 
 
 @pytest.mark.parametrize("tau", [0, 1, 4])
 def test_soft_masks_are_equation_7(tau):
     cross, own = attention(4, WORDS), attention(8)
-    made = lesion_soft_masks(cross, own, torch.tensor([2, 5]), tau=tau)
+    made = lesion_soft_masks(cross, own, PLACES, tau=tau)
     across, within = literal.mean_map(cross.query, cross.key), literal.mean_map(own.query, own.key)
-    for case, token in enumerate((2, 5)):
+    for case, token in enumerate(PLACES[:, 0].tolist()):
         expected = literal.soft_mask(across[case], within[case], token, tau)
         torch.testing.assert_close(made[case, 0].double(), expected, rtol=0, atol=2e-5)
 
 
 def test_soft_masks_of_the_released_code_are_of_sharpened_maps():
     cross, own = attention(4, WORDS), attention(8)
-    made = lesion_soft_masks(cross, own, torch.tensor([2, 5]), tau=4, compat="reference")
+    made = lesion_soft_masks(cross, own, PLACES, tau=4, compat="reference")
     across, within = literal.mean_map(cross.query, cross.key), literal.mean_map(own.query, own.key)
-    sharpened = torch.softmax(100 * across[:, :, 1:-1], dim=-1)
-    for case, token in enumerate((2, 5)):
-        expected = literal.soft_mask(sharpened[case], within[case], token - 1, 4)
+    for case, (token, _, end) in enumerate(PLACES.tolist()):
+        expected = literal.soft_mask(literal.sharpened(across[case], end), within[case], token - 1, 4)
         torch.testing.assert_close(made[case, 0].double(), expected, rtol=0, atol=2e-5)
+
+
+def test_masks_of_the_released_code_are_those_of_its_own_steps():
+    """Power of the matrix, stretched, product, stretched, bytes, enlarged, Otsu; nothing is closed or left out."""
+    cross, own = attention(4, WORDS), attention(16)
+    soft = lesion_soft_masks(cross, own, PLACES, tau=4, compat="reference")
+    made = extract_masks(released_levels(soft, 64), 64, closing=0, largest_component=False)
+    across, within = literal.mean_map(cross.query, cross.key), literal.mean_map(own.query, own.key)
+    for case, (token, _, end) in enumerate(PLACES.tolist()):
+        expected = literal.released_mask(across[case], within[case], token, end, 64)
+        assert (made[case, 0].bool().numpy() != expected).mean() < 0.002  # a value at a level may be cut either way
+        assert 0.05 < expected.mean() < 0.95
+
+
+def test_levels_of_a_flat_map_and_of_one_that_is_not_finite_are_flat():
+    maps = torch.full((3, 1, 8, 8), 0.3)
+    maps[1, 0, 2, 2], maps[2, 0, 2, 2] = torch.nan, torch.inf
+    levels = released_levels(maps, 16)
+    assert levels.shape == (3, 1, 16, 16) and not levels.any()
 
 
 def test_stretching_the_power_first_cancels():
@@ -45,7 +63,7 @@ def test_stretching_the_power_first_cancels():
 
 
 def test_masks_are_otsu_and_closing_of_the_soft_masks():
-    soft = lesion_soft_masks(attention(4, WORDS), attention(16), torch.tensor([2, 5]), tau=1)
+    soft = lesion_soft_masks(attention(4, WORDS), attention(16), PLACES, tau=1)
     made = extract_masks(soft, 64, closing=5, largest_component=False)
     for case in range(2):
         large = torch.nn.functional.interpolate(soft[case][None], size=(64, 64), mode="bilinear")[0, 0]

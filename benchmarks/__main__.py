@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--list", action="store_true", help="list benchmarks, shapes and contenders")
     made.add_argument("--quick", action="store_true", help="small shapes: see that all of it works")
     made.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    made.add_argument("--threads", type=positive, nargs="+", default=[1, 2], metavar="N", help="(1 2)")
+    made.add_argument("--threads", type=positive, nargs="+", metavar="N", help="(1 2, where one suffices 2)")
     made.add_argument("--repetitions", type=positive, default=7, metavar="N", help="turns of each contender (7)")
     made.add_argument("--output", type=Path, default=HERE / "results", metavar="DIR", help="(benchmarks/results)")
     made.add_argument("--json", action="store_true", help="print the results as JSON on standard output")
@@ -98,7 +98,7 @@ def measured(given: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
 
 def list_benchmarks() -> int:
     for benchmark in BENCHMARKS.values():
-        print(f"{benchmark.name}: {benchmark.measures}")
+        print(f"{benchmark.name}: {benchmark.measures}{f'; aim: {benchmark.aim}' * bool(benchmark.aim)}")
         for shape in benchmark.shapes + benchmark.on_gpu:
             print(f"    {shape}{' (on a GPU)' * (shape in benchmark.on_gpu)}")
         for contender in benchmark.case(benchmark.quick[0], "cpu").contenders:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -21,6 +22,9 @@ class Benchmark(Generic[S]):
         shapes: what `make bench` measures; each is handed to `case`.
         quick: small shapes that take seconds, all paths included.
         on_gpu: shapes that only a GPU measures beside the others, since a CPU has neither the memory nor the time.
+        threads: of torch on a CPU, in turn, unless the command line names others.
+        budget_s: seconds after which no further round of turns begins, from the third on.
+        aim: what is to be reached, in a few words.
         case: (shape, device) -> inputs, contenders, and the tolerances they must keep before they are timed.
         ops: public functions of lesionforge.kernels that it measures.
         devices: where it can run.
@@ -34,6 +38,9 @@ class Benchmark(Generic[S]):
     ops: tuple[str, ...] = ()
     devices: tuple[str, ...] = ("cpu", "cuda")
     on_gpu: tuple[S, ...] = ()
+    threads: tuple[int, ...] = (1, 2)
+    budget_s: float = math.inf
+    aim: str = ""
 
     def of(self, device: str, *, quick: bool) -> tuple[S, ...]:
         """The shapes to measure on a device; none where the benchmark cannot run."""

@@ -20,6 +20,8 @@ def of_case(rows: Sequence[Row]) -> Table:
     place = f"threads: {first['threads']}" if first["device"] == "cpu" else first["device"]
     title = f"{first['benchmark']}: {first['op']}, {first['shape']}, {place}"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    if first["aim"]:
+        table.caption, table.caption_justify = f"aim: {first['aim']}", "left"
     table.add_column("contender")
     for name in ("median", "fastest", "slowest", "vs reference method", "vs best torch", "difference"):
         table.add_column(name, justify="right")
@@ -56,18 +58,19 @@ def markdown(rows: Sequence[Row], machine: dict[str, Any]) -> str:
         "| operation | reference method | best torch | lesionforge | vs reference method | vs best torch | H200 |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    return "\n".join(lines + [line(op, shape, found) for (_, op, shape), found in by_case.items()])
+    return "\n".join(lines + [line(op, shape, found, threads) for (_, op, shape), found in by_case.items()])
 
 
-def line(op: str, shape: str, rows: Sequence[Row]) -> str:
-    """One case: rows of all its devices, thread counts and contenders."""
+def line(op: str, shape: str, rows: Sequence[Row], threads: str) -> str:
+    """One case: rows of all its devices, thread counts, which it names where they are not `threads`, and contenders."""
     on_cpu = [list(found) for _, found in groupby((r for r in rows if r["device"] == "cpu"), lambda r: r["threads"])]
     on_gpu = [row for row in rows if row["device"] == "cuda"]
     ours = [automatic(found) for found in on_cpu]
+    own = " / ".join(str(row["threads"]) for row in ours)
     cells = [
-        f"`{op}` {shape}",
-        timed([fastest(found, REFERENCE_METHOD) for found in on_cpu]),
-        timed([fastest(found, BEST_TORCH) for found in on_cpu]),
+        f"`{op}` {shape}" + f", {own} threads" * (bool(own) and own != threads),
+        timed(baseline(on_cpu, REFERENCE_METHOD)),
+        timed(baseline(on_cpu, BEST_TORCH)),
         timed(ours),
         " / ".join(times(row["vs_reference_method"]) for row in ours),
         " / ".join(times(row["vs_best_torch"]) for row in ours),
@@ -92,8 +95,10 @@ def timed(rows: Sequence[Row]) -> str:
     return f"{' / '.join(names)} {' / '.join(time(row['seconds']) for row in rows)}" if rows else ""
 
 
-def fastest(rows: Sequence[Row], baseline: str) -> Row:
-    return min((row for row in rows if row["baseline"] == baseline), key=lambda row: row["seconds"])
+def baseline(found: Sequence[Sequence[Row]], name: str) -> list[Row]:
+    """The fastest of a baseline at each thread count; none where it was left out."""
+    chosen = ([row for row in rows if row["baseline"] == name] for rows in found)
+    return [min(rows, key=lambda row: row["seconds"]) for rows in chosen if rows]
 
 
 def automatic(rows: Sequence[Row]) -> Row:

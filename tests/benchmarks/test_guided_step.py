@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from lesionforge.benchmarks import guided_step
+from lesionforge.benchmarks import guided_step, machine, tables
 from lesionforge.benchmarks.guided_step import BENCHMARK, SMALL, Step, guided_step_case, larger_difference
 from lesionforge.benchmarks.memory_use import memory_use
 from lesionforge.core.context import Precision
-from lesionforge.kernels.measuring import Disagreement
+from lesionforge.kernels.measuring import Disagreement, measure
 from lesionforge.plugins.didgen.layout import DiDGenLoss
 
 MIB = 2**20
@@ -57,8 +57,28 @@ def test_move_and_noise_must_both_agree() -> None:
         assert not larger_difference(made, truth) <= 1e9
 
 
+def test_an_image_is_the_same_in_any_batch() -> None:
+    one, three = (guided_step.inputs_of(Step(16, batch, "fp32", SMALL), "cpu") for batch in (1, 3))
+    assert torch.equal(one.latents[0], three.latents[0]) and torch.equal(one.states[:, 0], three.states[:, 0])
+    assert not torch.equal(three.latents[0], three.latents[1])
+
+
+def test_what_takes_a_cpu_minutes_is_held_against_the_first_image_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guided_step, "CPU_LATENTS", 16 * 16)
+    case = guided_step_case(Step(16, 2, "fp32", SMALL), "cpu")
+    assert [contender.name for contender in case.contenders] == ["SDPA rows", "lesionforge"]
+    assert len(case.truth()[0]) == 1 and all(trial.difference < 1e-4 for trial in case.check().values())
+    rows = measure(case, repetitions=1)
+    assert all(row["vs_reference_method"] is None for row in rows)
+    written = [{"benchmark": "guided_step", "aim": "", **row} for row in rows]
+    assert "| `guided_step` 2 x 4x16x16, fp32 |  | SDPA rows" in tables.markdown(written, machine.describe())
+
+
 def test_the_largest_latents_are_for_a_gpu() -> None:
     assert {shape.latents for shape in BENCHMARK.of("cpu", quick=False)} == {32, 64}
+    assert [tuple(shape[:3]) for shape in BENCHMARK.of("cpu", quick=False) if shape.latents * shape.batch > 128] == [
+        (64, 4, "bf16")
+    ]
     assert {shape.latents for shape in BENCHMARK.of("cuda", quick=False)} == {32, 64, 96}
     assert BENCHMARK.of("cuda", quick=True) == BENCHMARK.quick
 

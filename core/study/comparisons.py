@@ -80,9 +80,9 @@ class Comparison:
         numbers = f"{mean} {unit}, 95 % CI {low} to {high}, {size}"
         if self.outcome == "none":
             return f"no gain shown: {numbers}"
-        p = "" if found.p is None else f", p = {found.p:.2g}"
+        p = "" if found.p is None else f", {_p(found.p)}"
         if self.family > 1 and self.p_holm is not None:
-            p += f", {self.p_holm:.2g} after Holm's correction for {self.family} comparisons"
+            p += f", {_p(self.p_holm)} after Holm's correction for {self.family} comparisons"
         if found.runs == 1:
             return f"{self.outcome} on these test images by one training, which cannot carry a claim: {numbers}{p}"
         if self.p_holm is not None and self.p_holm > LEVEL:
@@ -126,6 +126,10 @@ class Comparison:
             "outcome": self.outcome,
             "verdict": self.verdict,
         }
+
+
+def _p(value: float) -> str:
+    return "p < 1e-15" if value < 1e-15 else f"p = {value:.2g}"
 
 
 def _counts(real: int, synthetic: int) -> list[str]:
@@ -227,7 +231,9 @@ class _Comparer:
             defined = np.isfinite(matrix).all(axis=0)
             if not defined.any():
                 return None
-            groups = tuple(lesions.get(image, image) for image, ok in zip(images, defined, strict=True) if ok)
+            groups = tuple(
+                lesions.get(image, image) for image, ok in zip(images, np.atleast_1d(defined), strict=True) if ok
+            )
             matrix = matrix[:, defined]
             interval = self._resampling(len(pairs), groups).interval(matrix)
             return interval, image_tests(matrix), seed_tests(matrix), int((~defined).sum())
@@ -236,6 +242,8 @@ class _Comparer:
             found = _pseudo_differences(measure, pairs, lesions)
             if found is not None:
                 matrix, names, images = found
+                # The jackknife tells how the rate varies; where it lies is what the trainer measured.
+                matrix = matrix - matrix.mean(axis=1, keepdims=True) + per_run
                 interval = replace(self._resampling(len(pairs), names).interval(matrix), images=images)
                 return interval, None, seed_tests(per_run), 0
         if len(pairs) < 2:

@@ -14,6 +14,7 @@ from .grid import trainings
 from .leaks import Known, Leak, fingerprints, refuse, split_leaks, synthetic_leaks, without
 from .provenance import Image
 from .sources import Sources, Synthetic, made_recipe
+from .subsets import real_part
 
 if TYPE_CHECKING:
     from ..dataset import Dataset
@@ -123,8 +124,10 @@ def prepare(
 
 
 def _check_counts(study: Study, real: Dataset) -> None:
-    """Raise DataError where an arm takes more cases of a set than the recipe makes, before it is made."""
+    """Raise DataError where an arm takes more cases than there are, or than a recipe makes, before any is made."""
     pool = sum(record.split == "train" for record in real.records)
+    for count in study.settings.real_counts if study.settings.folds is None else ():
+        real_part(real.split("train"), count, 0)
     for training in trainings(study):
         origin = study.synthetic.get(training.synthetic or "")
         if origin is None or origin.recipe is None or training.amount is None or training.amount.kind == "all":

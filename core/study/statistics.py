@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def image_tests(differences: Numbers) -> ImageTests:
     balance = float((np.sign(moved) * ranks).sum() / ranks.sum())
     return ImageTests(
         images=len(values),
-        t_p=float(ttest_1samp(values, 0).pvalue),
+        t_p=_p_of(ttest_1samp(values, 0)),
         wilcoxon_p=signed_rank_p(values),
         dz=float(values.mean()) / spread,
         rank_biserial=balance,
@@ -82,7 +83,7 @@ def seed_tests(differences: Numbers) -> SeedTests:
     varies = len(means) > 1 and float(means.std()) > 1e-15
     return SeedTests(
         runs=len(means),
-        t_p=float(ttest_1samp(means, 0).pvalue) if varies else None,
+        t_p=_p_of(ttest_1samp(means, 0)) if varies else None,
         wilcoxon_p=signed_rank_p(means) if varies and smallest <= LEVEL else None,
         smallest_rank_p=min(1.0, smallest),
     )
@@ -93,7 +94,12 @@ def signed_rank_p(values: Numbers) -> float | None:
     from scipy.stats import wilcoxon
 
     moved = values[values != 0]
-    return float(wilcoxon(moved).pvalue) if len(moved) else None
+    return _p_of(wilcoxon(moved)) if len(moved) else None
+
+
+def _p_of(test: Any) -> float:
+    # SciPy's stubs do not know what its tests return.
+    return float(test.pvalue)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

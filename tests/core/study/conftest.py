@@ -120,6 +120,35 @@ class ToyDiscs(lf.Source):
         return discs(config.count, first=config.first, splits=SPLITS if config.splits else (None,))
 
 
+class Squares(lf.Generator):
+    """Draws dark squares, whatever it was trained on."""
+
+    name = "square-drawer"
+
+    class Config(lf.PluginConfig):
+        checkpoint: lf.Checkpoint | None = None
+
+    def generate(self, batch):
+        masks = torch.zeros(len(batch), 1, 16, 16)
+        masks[:, :, 4:12, 4:12] = 1
+        rng = torch.Generator().manual_seed(batch.seeds[0] >> 1)
+        images = (0.8 - 0.5 * masks).expand(-1, 3, -1, -1) + 0.1 * torch.rand(len(batch), 3, 16, 16, generator=rng)
+        return batch.with_columns(images=images, masks=masks)
+
+
+class Gate(lf.Filter):
+    """Rejects nothing, after a look at the real images."""
+
+    name = "gate"
+    needs_fit = True
+
+    def fit(self, real):
+        return {"mean": real.fetch(range(len(real)), masks=False).images.mean()}
+
+    def screen(self, batch):
+        return batch
+
+
 def discs(count, *, first=0, splits=SPLITS, per_lesion=1, name="discs"):
     """Noisy discs, called by their numbers from ``first`` on; other first numbers mean other images."""
     whole = disc_dataset(count, 16, seed=first)
@@ -138,7 +167,7 @@ def study_registry():
     from types import SimpleNamespace
 
     def make(*plugins):
-        listed = [Pixels, ToyDiscs, *plugins]
+        listed = [Pixels, ToyDiscs, Squares, Gate, *plugins]
         toys = SimpleNamespace(
             name="study-toys",
             dist=SimpleNamespace(name="toy-distribution", version="1.0"),
@@ -164,6 +193,30 @@ def real():
 def toy_text():
     """The toy study as text."""
     return TOY
+
+
+MADE = """
+[train.generator]
+use = "pixels"
+steps = 8
+[synthesis]
+count = 30
+batch_size = 4
+shard_size = 4
+[[stage]]
+use = "square-drawer"
+checkpoint = "train:generator"
+[[stage]]
+use = "gate"
+"""
+
+
+@pytest.fixture(scope="session")
+def made_text(tmp_path_factory):
+    """The toy study with a synthetic set that it makes itself, by a generator that it trains."""
+    recipe = tmp_path_factory.mktemp("recipes") / "made.toml"
+    recipe.write_text(MADE)
+    return TOY.replace('data = "toy-discs"', f'recipe = "{recipe}"')
 
 
 @pytest.fixture

@@ -44,13 +44,13 @@ def comparison(low, mean, high, *, metric="dice", runs=3, p=0.01, p_holm=0.02, f
         (comparison(-0.004, 0.002, 0.008), "no gain shown: +0.2 points, 95 % CI −0.4 to +0.8, 3 runs, n = 439"),
         (
             comparison(0.004, 0.012, 0.02),
-            "gain: +1.2 points, 95 % CI +0.4 to +2.0, 3 runs, n = 439, p = 0.01, 0.02 after Holm's correction for 2 "
-            "comparisons",
+            "gain: +1.2 points, 95 % CI +0.4 to +2.0, 3 runs, n = 439, p = 0.01, p = 0.02 after Holm's correction "
+            "for 2 comparisons",
         ),
         (
             comparison(0.004, 0.012, 0.02, p_holm=0.2, family=20),
             "gain that does not survive the number of comparisons: +1.2 points, 95 % CI +0.4 to +2.0, 3 runs, n = 439, "
-            "p = 0.01, 0.2 after Holm's correction for 20 comparisons",
+            "p = 0.01, p = 0.2 after Holm's correction for 20 comparisons",
         ),
         (
             comparison(-0.03, -0.02, -0.01, family=1),
@@ -68,6 +68,10 @@ def comparison(low, mean, high, *, metric="dice", runs=3, p=0.01, p_holm=0.02, f
         (
             comparison(0.01, 0.02, 0.03, metric="ece", family=1),
             "loss: +2.0 points, 95 % CI +1.0 to +3.0, 3 runs, n = 439, p = 0.01",
+        ),
+        (
+            comparison(0.004, 0.012, 0.02, p=0.0, family=1),
+            "gain: +1.2 points, 95 % CI +0.4 to +2.0, 3 runs, n = 439, p < 1e-15",
         ),
         (comparison(0.0, 0.01, 0.02), "no gain shown: +1.0 points, 95 % CI +0.0 to +2.0, 3 runs, n = 439"),
     ],

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image as Picture
 
 import lesionforge as lf
@@ -54,38 +53,9 @@ def test_splits_that_share_an_image_or_a_lesion_leak(split):
         assert leak.images == ("c",) and "1 image of the test split" in str(leak)
 
 
-class Blobs(lf.Generator):
-    """Draws dark squares, whatever it was trained on."""
-
-    name = "square-drawer"
-
-    class Config(lf.PluginConfig):
-        checkpoint: lf.Checkpoint | None = None
-
-    def generate(self, batch):
-        masks = torch.zeros(len(batch), 1, 16, 16)
-        masks[:, :, 4:12, 4:12] = 1
-        rng = torch.Generator().manual_seed(batch.seeds[0] >> 1)
-        images = (0.8 - 0.5 * masks).expand(-1, 3, -1, -1) + 0.1 * torch.rand(len(batch), 3, 16, 16, generator=rng)
-        return batch.with_columns(images=images, masks=masks)
-
-
-class Gate(lf.Filter):
-    """Rejects nothing, after a look at the real images."""
-
-    name = "gate"
-    needs_fit = True
-
-    def fit(self, real):
-        return {"mean": real.fetch(range(len(real)), masks=False).images.mean()}
-
-    def screen(self, batch):
-        return batch
-
-
 @pytest.fixture
-def registry(study_registry):
-    return study_registry(Blobs, Gate)
+def registry(toy_registry):
+    return toy_registry
 
 
 def made_run(folder, data, registry, *, chain='square-drawer(checkpoint="train:generator")', jobs=("generator",)):

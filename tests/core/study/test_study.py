@@ -8,8 +8,10 @@ import os
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
+import torch
 
 import lesionforge as lf
 from lesionforge.core.errors import ConfigError, DataError, StoreError
@@ -179,23 +181,17 @@ def test_a_folder_of_something_else_is_left_alone(real, toy, toy_registry, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_killed_anywhere_and_resumed_makes_the_same_tables(whole, real, toy, toy_registry, tmp_path):
-    output, kills = tmp_path / "killed", 0
-    slow = toy  # pauses would be other cells, so the moments are where the work is
-    for number in range(60):
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                carried_out(slow, real, toy_registry, output, resume=output.exists())
-                code = 0
-            finally:
-                os._exit(code)
-        deadline = time.monotonic() + 0.05 + 0.07 * (number % 6)
-        ended = 0
+@pytest.mark.parametrize("text", ["toy_text", "made_text"])
+def test_killed_anywhere_and_resumed_makes_the_same_tables(request, text, real, toy_registry, tmp_path):
+    study, kills = Study.from_toml(request.getfixturevalue(text)), 0
+    torch.set_num_threads(1)
+    carried_out(study, real, toy_registry, tmp_path / "whole")
+    for number in range(80):
+        child = in_child(partial(carried_out, study, real, toy_registry, tmp_path / "killed", resume=number > 0))
+        ended, deadline = 0, time.monotonic() + 0.03 + 0.05 * (number % 7)
         while not ended and time.monotonic() < deadline:
             ended, status = os.waitpid(child, os.WNOHANG)
-            time.sleep(0.005)
+            time.sleep(0.003)
         if ended:
             assert os.waitstatus_to_exitcode(status) == 0
             break
@@ -203,27 +199,34 @@ def test_killed_anywhere_and_resumed_makes_the_same_tables(whole, real, toy, toy
         os.waitpid(child, 0)
         kills += 1
     else:
-        carried_out(toy, real, toy_registry, output, resume=True)
+        carried_out(study, real, toy_registry, tmp_path / "killed", resume=True)
     assert kills >= 3
-    assert tables(output) == tables(whole)
+    assert tables(tmp_path / "killed") == tables(tmp_path / "whole")
 
 
-def test_two_processes_at_once_share_the_grid(whole, real, toy, toy_registry, tmp_path):
+def in_child(work):
+    """Do ``work`` in a forked child, which leaves with 0 when it is done; return the child."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        work()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def test_two_processes_at_once_share_the_grid_and_make_a_set_once(made_text, real, toy_registry, tmp_path):
+    study = Study.from_toml(made_text)
+    carried_out(study, real, toy_registry, tmp_path / "whole")
     output = tmp_path / "together"
-    children = []
-    for part in (1, 2):
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                carried_out(toy, real, toy_registry, output, shard=(part, 2))
-                code = 0
-            finally:
-                os._exit(code)
-        children.append(child)
+    works = [partial(carried_out, study, real, toy_registry, output, shard=(part, 2)) for part in (1, 2)]
+    children = [in_child(work) for work in works]
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
-    carried_out(toy, real, toy_registry, output, resume=True)
-    assert tables(output) == tables(whole) and len(trained(output)) == 10
+    carried_out(study, real, toy_registry, output, resume=True)
+    assert tables(output) == tables(tmp_path / "whole") and len(trained(output)) == 10
+    assert len(list((output / "synthetic").iterdir())) == 1
 
 
 def test_a_begun_cell_of_another_machine_is_begun_anew(whole, real, toy, toy_registry, tmp_path):

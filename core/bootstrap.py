@@ -72,7 +72,7 @@ class Resampling:
     def interval(self, differences: Numbers) -> Interval:
         """Return the mean of finite ``differences``, (runs, images), with its interval."""
         runs, images = differences.shape
-        sums = np.stack([np.bincount(self._places, row, len(self._sizes)) for row in differences])
+        sums = np.stack([np.bincount(self._places, row, len(self._sizes)) for row in differences]).astype(np.float64)
         mean = math.fsum(differences.mean(axis=0)) / images
         draws = self._draws(sums)
         variance, freedom = _variance(sums, self._sizes, mean)

@@ -14,7 +14,7 @@ from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait as wait_for_end
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -56,8 +56,15 @@ def open_recipe_stages(recipe: Recipe, store: RunStore, device: torch.device, re
     )
 
 
+class HoldsFacts(Protocol):
+    """A folder that says in its manifest, or in its trainings' facts, how many threads it was begun with."""
+
+    manifest: Path
+    jobs: Path
+
+
 @contextmanager
-def same_threads(store: RunStore) -> Iterator[None]:
+def same_threads(store: HoldsFacts) -> Iterator[None]:
     """Compute the block with as many threads as the run began with, since their number can change last bits."""
     threads = torch.get_num_threads()
     for facts in (store.manifest, *sorted(store.jobs.glob("*/job.json"))):

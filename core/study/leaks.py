@@ -31,9 +31,9 @@ class Leak:
 
     def __str__(self) -> str:
         named = ", ".join(self.images[:SHOWN]) + (", ..." if len(self.images) > SHOWN else "")
-        noun = "image" if len(self.images) == 1 else "images"
+        noun, verb = ("image", "is") if len(self.images) == 1 else ("images", "are")
         place = "the test split" if self.test == "test" else f"external set {self.test}"
-        return f"{len(self.images)} {noun} of {place}, or of the same lesions, are known to {self.by} ({named})"
+        return f"{len(self.images)} {noun} of {place}, or of the same lesions, {verb} known to {self.by} ({named})"
 
 
 class Known:

@@ -64,10 +64,10 @@ def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_every_module_and_the_package_data(checkout: Path, wheel: Path) -> None:
     modules = [path for room in ROOMS for path in (checkout / room).rglob("*.py")]
-    data = [*(checkout / "recipes").glob("*.toml"), *(checkout / name for name in FACE)]
+    data = [*(checkout / "recipes").rglob("*.toml"), *(checkout / name for name in FACE)]
     data += [path for path in (checkout / "checkpoints").rglob("*") if path.is_file()]
     data += (checkout / "plugins/stable_diffusion/clip_vocabulary").iterdir()
-    data += [path for kind in ("html", "css", "js") for path in (checkout / "core" / "report").glob(f"*.{kind}")]
+    data += [path for kind in ("html", "css", "js") for path in (checkout / "core").rglob(f"*.{kind}")]
     expected = {f"lesionforge/{path.relative_to(checkout).as_posix()}" for path in (*modules, *data)}
     assert expected <= contents(wheel)
 

@@ -17,43 +17,33 @@ ENCODER = "encoder as segmentation-models-pytorch names it; tu-NAME takes one of
 ENCODER_STRIDE = 32
 
 
-class UNet(Architecture):
+class _OnEncoder(Architecture):
+    class Config(PluginConfig):
+        encoder: str = Field("resnet34", description=ENCODER)
+
+    @property
+    def stride(self) -> int:
+        return ENCODER_STRIDE
+
+    def build(self) -> SegmentationNetwork:
+        from .models.library import SmpNetwork
+
+        return SmpNetwork(self.name, self.config.encoder)
+
+
+class UNet(_OnEncoder):
     """U-Net (Ronneberger et al. 2015) of segmentation-models-pytorch on a choice of encoders."""
 
     name = "unet"
 
-    class Config(PluginConfig):
-        encoder: str = Field("resnet34", description=ENCODER)
 
-    @property
-    def stride(self) -> int:
-        return ENCODER_STRIDE
-
-    def build(self) -> SegmentationNetwork:
-        from .models.library import SmpNetwork
-
-        return SmpNetwork(self.name, self.config.encoder)
-
-
-class UNetPlusPlus(Architecture):
+class UNetPlusPlus(_OnEncoder):
     """U-Net++ (Zhou et al. 2018) of segmentation-models-pytorch on a choice of encoders."""
 
     name = "unetplusplus"
 
-    class Config(PluginConfig):
-        encoder: str = Field("resnet34", description=ENCODER)
 
-    @property
-    def stride(self) -> int:
-        return ENCODER_STRIDE
-
-    def build(self) -> SegmentationNetwork:
-        from .models.library import SmpNetwork
-
-        return SmpNetwork(self.name, self.config.encoder)
-
-
-class DeepLabV3Plus(Architecture):
+class DeepLabV3Plus(_OnEncoder):
     """DeepLabV3+ (Chen et al. 2018) of segmentation-models-pytorch on a choice of encoders."""
 
     name = "deeplabv3plus"
@@ -61,32 +51,14 @@ class DeepLabV3Plus(Architecture):
     class Config(PluginConfig):
         encoder: str = Field("resnet50", description=ENCODER)
 
-    @property
-    def stride(self) -> int:
-        return ENCODER_STRIDE
 
-    def build(self) -> SegmentationNetwork:
-        from .models.library import SmpNetwork
-
-        return SmpNetwork(self.name, self.config.encoder)
-
-
-class SegFormer(Architecture):
+class SegFormer(_OnEncoder):
     """SegFormer (Xie et al. 2021) of segmentation-models-pytorch on a choice of encoders."""
 
     name = "segformer"
 
     class Config(PluginConfig):
         encoder: str = Field("mit_b0", description=ENCODER)
-
-    @property
-    def stride(self) -> int:
-        return ENCODER_STRIDE
-
-    def build(self) -> SegmentationNetwork:
-        from .models.library import SmpNetwork
-
-        return SmpNetwork(self.name, self.config.encoder)
 
 
 class DilatedUNet(Architecture):
@@ -114,48 +86,35 @@ class DilatedUNet(Architecture):
         return DilatedUNet(self.config.width, self.config.depth, self.config.dilations)
 
 
-class FcnResNet50(Architecture):
+class _WithAuxiliaryHead(Architecture):
+    def build(self) -> SegmentationNetwork:
+        from .models.library import TorchvisionNetwork
+
+        return TorchvisionNetwork(self.name)
+
+
+class FcnResNet50(_WithAuxiliaryHead):
     """FCN (Long et al. 2015) on a dilated ResNet-50 with an auxiliary head, of torchvision."""
 
     name = "fcn-resnet50"
 
-    def build(self) -> SegmentationNetwork:
-        from .models.library import TorchvisionNetwork
 
-        return TorchvisionNetwork(self.name)
-
-
-class FcnResNet101(Architecture):
+class FcnResNet101(_WithAuxiliaryHead):
     """FCN (Long et al. 2015) on a dilated ResNet-101 with an auxiliary head, of torchvision."""
 
     name = "fcn-resnet101"
 
-    def build(self) -> SegmentationNetwork:
-        from .models.library import TorchvisionNetwork
 
-        return TorchvisionNetwork(self.name)
-
-
-class DeepLabV3ResNet50(Architecture):
+class DeepLabV3ResNet50(_WithAuxiliaryHead):
     """DeepLabV3 (Chen et al. 2017) on a dilated ResNet-50 with an auxiliary head, of torchvision."""
 
     name = "deeplabv3-resnet50"
 
-    def build(self) -> SegmentationNetwork:
-        from .models.library import TorchvisionNetwork
 
-        return TorchvisionNetwork(self.name)
-
-
-class DeepLabV3ResNet101(Architecture):
+class DeepLabV3ResNet101(_WithAuxiliaryHead):
     """DeepLabV3 (Chen et al. 2017) on a dilated ResNet-101 with an auxiliary head, of torchvision."""
 
     name = "deeplabv3-resnet101"
-
-    def build(self) -> SegmentationNetwork:
-        from .models.library import TorchvisionNetwork
-
-        return TorchvisionNetwork(self.name)
 
 
 ARCHITECTURES = [

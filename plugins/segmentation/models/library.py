@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import segmentation_models_pytorch as smp
 import timm
 import torch
 from segmentation_models_pytorch.encoders import get_encoder_names
 from torch import Tensor, nn
-from torchvision.models import segmentation as torchvision_segmentation
+from torchvision.models import get_model
 
 from ....core.errors import ConfigError, first_line
 from .network import SegmentationNetwork
-
-SMP_ARCHITECTURES = {
-    "unet": smp.Unet,
-    "unetplusplus": smp.UnetPlusPlus,
-    "deeplabv3plus": smp.DeepLabV3Plus,
-    "segformer": smp.Segformer,
-}
-TORCHVISION_ARCHITECTURES = {
-    "fcn-resnet50": torchvision_segmentation.fcn_resnet50,
-    "fcn-resnet101": torchvision_segmentation.fcn_resnet101,
-    "deeplabv3-resnet50": torchvision_segmentation.deeplabv3_resnet50,
-    "deeplabv3-resnet101": torchvision_segmentation.deeplabv3_resnet101,
-}
 
 
 class SmpNetwork(SegmentationNetwork):
@@ -32,6 +21,8 @@ class SmpNetwork(SegmentationNetwork):
     Raises:
         ConfigError: the encoder is unknown or does not go with the architecture.
     """
+
+    network: Any
 
     def __init__(self, architecture: str, encoder_name: str) -> None:
         super().__init__()
@@ -42,9 +33,8 @@ class SmpNetwork(SegmentationNetwork):
                 f"encoder {encoder_name!r} is unknown; take one of segmentation-models-pytorch (resnet34, "
                 "efficientnet-b0, mit_b0, ...) or tu-NAME with a name of timm"
             )
-        build = SMP_ARCHITECTURES[architecture]
         try:
-            self.network = build(encoder_name=encoder_name, encoder_weights=None, in_channels=3, classes=1)
+            self.network = smp.create_model(architecture, encoder_name, encoder_weights=None, in_channels=3, classes=1)
         except (ValueError, NotImplementedError) as error:
             raise ConfigError(
                 f"encoder {encoder_name!r} does not go with {architecture}: {first_line(error)}"
@@ -64,10 +54,12 @@ class SmpNetwork(SegmentationNetwork):
 class TorchvisionNetwork(SegmentationNetwork):
     """FCN or DeepLabV3 of torchvision with an auxiliary head, as EnhancedDDPM's parameter counts show it used them."""
 
+    network: Any
+
     def __init__(self, architecture: str) -> None:
         super().__init__()
-        build = TORCHVISION_ARCHITECTURES[architecture]
-        self.network = build(weights=None, weights_backbone=None, num_classes=1, aux_loss=True)
+        name = architecture.replace("-", "_")
+        self.network = get_model(name, weights=None, weights_backbone=None, num_classes=1, aux_loss=True)
 
     def encoder_module(self) -> nn.Module:
         return self.network.backbone

@@ -47,7 +47,8 @@ def measure_likeness(run: Run, real: Dataset, *, device: torch.device, registry:
     sets = _datasets(run, real)
     facts = {name: data_facts(dataset) for name, dataset in sets.items()}
     context = Context(device, seed=run.recipe.seed, registry=registry)
-    comparisons = {name: Comparison(sets["train"], sets[name], context) for name in ("val", "synthetic") if sets[name]}
+    pair = Comparison(sets["train"], sets["val"], context)
+    comparisons = {name: pair.with_second(sets[name]) for name in ("val", "synthetic") if sets[name]}
     rows = []
     for spec in run.recipe.metrics:
         values = resolve_checkpoints(spec.values, registry.find(spec.plugin, "metric").plugin, run.store.jobs)

@@ -65,12 +65,22 @@ class Comparison:
     second: Dataset
     context: Context
     _shared: dict[tuple[Any, ...], Any] = field(default_factory=dict, repr=False)
+    _lasting: dict[tuple[Any, ...], Any] = field(default_factory=dict, repr=False)
 
-    def shared(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
-        """Return what ``make`` returned when ``key`` was first asked for, such as features that two metrics need."""
-        if key not in self._shared:
-            self._shared[key] = make()
-        return self._shared[key]
+    def shared(self, key: tuple[Any, ...], make: Callable[[], T], *, of_second: bool = True) -> T:
+        """Return what ``make`` returned when ``key`` was first asked for, such as features that two metrics need.
+
+        Args:
+            of_second: False where the second dataset takes no part in it; then :meth:`with_second` keeps it.
+        """
+        known = self._shared if of_second else self._lasting
+        if key not in known:
+            known[key] = make()
+        return known[key]
+
+    def with_second(self, second: Dataset) -> Comparison:
+        """Return the comparison of the first dataset with ``second``."""
+        return replace(self, second=second, _shared={})
 
 
 @dataclass(frozen=True)

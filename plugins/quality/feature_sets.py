@@ -37,7 +37,7 @@ class FeatureSet:
 
 
 def feature_sets(config: Any, extractor: Extractor, comparison: Comparison) -> tuple[FeatureSet, FeatureSet]:
-    """Return the features of both datasets, computed once for all metrics of a comparison that need the same.
+    """Return the features of both datasets, computed once for all metrics that need the same.
 
     Args:
         config: names the extractor, its model and its weights.
@@ -48,7 +48,8 @@ def feature_sets(config: Any, extractor: Extractor, comparison: Comparison) -> t
         return FeatureSet(rows, Groups.of([record.lesion for record in data.records]))
 
     key = ("features", config.extractor, config.model, config.weights)
-    return comparison.shared(key, lambda: (described(comparison.first), described(comparison.second)))
+    first = comparison.shared((*key, "first"), lambda: described(comparison.first), of_second=False)
+    return first, comparison.shared((*key, "second"), lambda: described(comparison.second))
 
 
 def frechet_interval(

@@ -296,6 +296,7 @@ def _extractor(config: Any, comparison: Comparison, metric: str) -> Extractor:
     return comparison.shared(
         ("extractor", config.extractor, config.model, config.weights),
         lambda: ready_extractor(config.extractor, config.model, config.weights, context, where=f"metric {metric}"),
+        of_second=False,
     )
 
 

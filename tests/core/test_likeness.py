@@ -74,6 +74,19 @@ def test_accepted_cases_and_validation_images_meet_the_training_split(tmp_path, 
         assert row[name]["conventions"] == {"weights": "first"}
 
 
+def test_what_a_metric_makes_of_the_training_split_serves_both_comparisons(tmp_path, registry, real, toys, monkeypatch):
+    made, measure = [], toys.Gap.measure
+
+    def noted(self, comparison):
+        comparison.shared(("first",), lambda: made.append(comparison.first.ids), of_second=False)
+        comparison.shared(("second",), lambda: made.append(comparison.second.ids))
+        return measure(self, comparison)
+
+    monkeypatch.setattr(toys.Gap, "measure", noted)
+    run = carried_out(tmp_path, registry, real)
+    assert made == [real.split("train").ids, real.split("val").ids, run.dataset().ids]
+
+
 def test_nothing_is_measured_again_until_something_changes(tmp_path, registry, real, measured):
     run = carried_out(tmp_path, registry, real)
     written = run.store.metrics.read_bytes()

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.linalg import sqrtm
 from scipy.ndimage import correlate1d
 from skimage.metrics import structural_similarity
 
 import lesionforge as lf
+from lesionforge.core.context import Context
 from lesionforge.core.dataset import Dataset, Record
 from lesionforge.core.errors import ConfigError, PluginError
-from lesionforge.core.metrics import why_not
+from lesionforge.core.metrics import Comparison, measure, why_not
 
 SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
@@ -113,6 +115,18 @@ def test_set_distances_match_scipy_and_a_double_sum(registry):
     for found in (frechet, kernel):
         assert found.low < found.value < found.high and found.images == (40, 30)
     assert measured(registry, second, first, f"kernel{options}")[0].value == pytest.approx(kernel.value, rel=1e-9)
+
+
+def test_the_first_dataset_is_described_once_for_all_second_ones(registry, monkeypatch):
+    first, others = noisy("a", 20), [noisy("b", seed=1), noisy("c", seed=2)]
+    colours, batches = registry.find("colours", "extractor").plugin, []
+    found = colours.features
+    monkeypatch.setattr(colours, "features", lambda self, images: batches.append(images) or found(self, images))
+    kernel = registry.create("metric", "kernel", {"extractor": "colours"}, where="metric")
+    pair = Comparison(first, others[0], Context(torch.device("cpu"), registry=registry))
+    told = [measure("kernel", kernel, pair.with_second(data)) for data in others]
+    assert len(batches) == 2 + 1 + 1
+    assert told == [measured(registry, first, data, 'kernel(extractor="colours")')[0] for data in others]
 
 
 def test_a_frechet_distance_of_few_images_is_refused_and_a_kernel_distance_is_not(registry):

@@ -14,7 +14,7 @@ import torch
 
 from .chain import Chain
 from .context import choose_device, choose_precision
-from .dataset import Dataset, grouped_split
+from .dataset import Dataset
 from .errors import ConfigError, LesionforgeError
 from .execution import fit_stages, set_up
 from .jobs import JobRunner
@@ -26,6 +26,7 @@ from .recipe import JOB_REFERENCE, Recipe
 from .registry import Registry, default_registry
 from .run import Run
 from .shards import ShardMaker, missing_shards, open_recipe_stages, same_threads, share_shards, synthesis_of
+from .splitting import grouped_split
 from .store import RunStore
 
 if TYPE_CHECKING:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..dataset import Dataset, grouped_folds
+from ..dataset import Dataset
 from ..errors import DataError
 from ..seeding import name_seed
+from ..splitting import grouped_folds
 
 
 def nested_order(dataset: Dataset, *purpose: str) -> list[int]:

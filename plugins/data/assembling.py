@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...core.dataset import SPLITS, Dataset, Record, grouped_split
+from ...core.dataset import SPLITS, Dataset, Record
 from ...core.errors import DataError
+from ...core.splitting import grouped_split
 from .layout import PHANTOM_MARK
 from .options import DEFAULT_FRACTIONS, DataOptions
 from .tables import read_captions, read_table, split_name

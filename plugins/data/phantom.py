@@ -162,7 +162,8 @@ class PhantomSource(Source):
         Raises:
             DataError: a location is given, though phantoms have none.
         """
-        from ...core.dataset import SPLITS, Dataset, grouped_split
+        from ...core.dataset import SPLITS, Dataset
+        from ...core.splitting import grouped_split
 
         if location is not None:
             raise DataError(f"phantom is made, not read, and takes no location; drop {location!r}")

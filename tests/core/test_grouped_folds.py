@@ -8,8 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lesionforge.core.dataset import Dataset, Record, grouped_folds
+from lesionforge.core.dataset import Dataset, Record
 from lesionforge.core.errors import DataError
+from lesionforge.core.splitting import grouped_folds
 
 PIXELS = np.zeros((1, 1, 3), np.uint8)
 LABELS = ("nevus", "melanoma", None)

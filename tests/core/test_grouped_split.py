@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lesionforge.core.dataset import SPLITS, Dataset, Record, grouped_split
+from lesionforge.core.dataset import SPLITS, Dataset, Record
 from lesionforge.core.errors import DataError
+from lesionforge.core.splitting import grouped_split
 
 PIXELS = np.zeros((1, 1, 3), np.uint8)
 LESIONS = st.lists(st.sampled_from(["", *"abcdefgh"]), min_size=1, max_size=60)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lesionforge.core.dataset import grouped_folds
 from lesionforge.core.errors import DataError
+from lesionforge.core.splitting import grouped_folds
 from lesionforge.core.study.subsets import nested_order, real_part, synthetic_part, with_fold
 from lesionforge.testing import disc_dataset
 

@@ -151,6 +151,7 @@ def test_a_frechet_distance_of_few_images_is_refused_and_a_kernel_distance_is_no
         ("ssim", "no image ids in common"),
         ('ssim(pair_by="mask")', None),
         ('ms-ssim-diversity(among="between")', "161x161 pixels, not 24x24"),
+        ('lpips-diversity(extractor="colours", among="second")', None),
     ],
 )
 def test_what_is_known_beforehand_is_told_without_a_look_at_the_second_set(registry, metric, told):
@@ -158,6 +159,13 @@ def test_what_is_known_beforehand_is_told_without_a_look_at_the_second_set(regis
     records = tuple(Record(f"case-{n}", Path("never-read.png")) for n in range(4))
     reason = why_not(first, Dataset("stand-in", records, size=24), metric, device="cpu", registry=registry)
     assert (reason is None) if told is None else (told in reason)
+
+
+def test_pairs_within_a_single_image_are_refused_beforehand(registry):
+    one = Dataset("stand-in", (Record("case-0", Path("never-read.png")),), size=24)
+    metric = 'lpips-diversity(extractor="colours", among="second")'
+    reason = why_not(noisy("a", 20).resized(24), one, metric, device="cpu", registry=registry)
+    assert reason == "pairs within a set need images of at least two lesions"
 
 
 def test_intervals_are_wider_where_lesions_repeat(registry):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,19 @@ if TYPE_CHECKING:
 def pytest_configure(config: pytest.Config) -> None:
     # pytest names test modules by their path below its root; from tests/ that would be a `kernels` that shadows PyPI's.
     config._rootpath = config.rootpath.parent
+
+
+def _on_one_thread() -> Iterator[None]:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+one_thread = pytest.fixture(_on_one_thread, name="one_thread")
+one_thread_for_the_module = pytest.fixture(_on_one_thread, name="one_thread_for_the_module", scope="module")
 
 
 # The fixtures of tests/kernels stand here: pytest would name a conftest of that folder `kernels.conftest`. Every test

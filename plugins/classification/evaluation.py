@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ...core.architectures import parameter_count
 from ...core.context import Context
 from ...core.dataset import Dataset
-from ...core.durable import write_text
+from ..supervised.tables import write_table
 from .calibration import probabilities_of
 from .classifier import load_classifier
 from .config import ClassificationConfig
 from .labelled import class_rows, labelled
 from .metrics import Rates, aurocs, expected_calibration_error, probability_metrics
-from .networks import parameter_count
 from .prediction import class_logits
 
 PURPOSE = "evaluating a classifier"
@@ -80,18 +78,10 @@ def _write_tables(
         for image_id, true, guess, row in zip(data.ids, truth, predicted, probabilities.tolist(), strict=True)
     )
     columns = [f"probability_{name}" for name in classes]
-    _write_table(output / "per_image.csv", ("image_id", "label", "predicted", "correct", *columns), rows)
+    write_table(output / "per_image.csv", ("image_id", "label", "predicted", "correct", *columns), rows)
     names = ("sensitivity", "specificity", "precision", "f1")
     measured = [getattr(rates, name).tolist() for name in names]
     by_class = zip(classes, rates.images.tolist(), *measured, aurocs(probabilities, truth).tolist(), strict=True)
-    _write_table(output / "per_class.csv", ("class", "images", *names, "auroc"), by_class)
+    write_table(output / "per_class.csv", ("class", "images", *names, "auroc"), by_class)
     counts = ((name, *row) for name, row in zip(classes, rates.counts.tolist(), strict=True))
-    _write_table(output / "confusion.csv", ("label", *classes), counts)
-
-
-def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_table(output / "confusion.csv", ("label", *classes), counts)

@@ -163,11 +163,6 @@ def build_network(config: NetworkConfig, classes: int) -> ClassificationNetwork:
     return TorchvisionNetwork(config.architecture, classes, config.size)
 
 
-def parameter_count(network: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-
-
 def _at_size(weights: dict[str, Tensor], size: int, where: str) -> dict[str, Tensor]:
     """Return a vision transformer's weights with its embeddings of places interpolated to another size of images."""
     try:

@@ -6,7 +6,6 @@ weights are downloaded; those that the trainer publishes are the user's own.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -19,6 +18,7 @@ from .config import ClassificationConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -155,10 +155,9 @@ class ClassifierExtractor(Extractor):
 
     @property
     def weights_hash(self) -> str:
-        from ...core.durable import file_hash
-        from ..supervised.checkpoint import WEIGHTS_FILE
+        from ..supervised.checkpoint import weights_hash
 
-        return file_hash(Path(self.config.weights, WEIGHTS_FILE))[:8]
+        return weights_hash(self.config.weights)
 
     def feature_maps(self, images: Tensor) -> Sequence[Tensor]:
         from .prediction import maps_and_features

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.context import Context
-from ..supervised.images import resized
+from ..supervised.images import network_input
 from .classifier import Classifier
 from .config import ClassifierInfo
 
@@ -46,8 +46,3 @@ def maps_and_features(classifier: Classifier, images: Tensor, *, size: int) -> t
     """
     with torch.autocast(images.device.type, enabled=False):
         return classifier.observe(network_input(images, size))
-
-
-def network_input(images: Tensor, size: int) -> Tensor:
-    """Return images at ``size``, bilinear with antialiasing, channels last."""
-    return resized(images, (size, size)).contiguous(memory_format=torch.channels_last)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +9,8 @@ from pathlib import Path
 from ...core.architectures import parameter_count
 from ...core.context import Context
 from ...core.dataset import Dataset
-from ...core.durable import write_text
 from ...core.predictions import FoundMasks
+from ..supervised.tables import write_table
 from .config import SegmentationConfig
 from .metrics import Overlap
 from .pairs import require_masks
@@ -56,7 +54,7 @@ def evaluate_segmenter(
         context.progress(len(distances), len(test), {})
     overlap = Overlap.joined(overlaps)
     columns = (overlap.dice.tolist(), overlap.iou.tolist(), [d.hd95 for d in distances], [d.asd for d in distances])
-    _write_table(output / "per_image.csv", test.ids, columns)
+    write_table(output / "per_image.csv", COLUMNS, zip(test.ids, *columns, strict=True))
     masks.write(output)
     means = {name: _mean_of_defined(column) for name, column in zip(COLUMNS[1:], columns, strict=True)}
     return {
@@ -70,11 +68,3 @@ def evaluate_segmenter(
 def _mean_of_defined(values: list[float]) -> float:
     defined = [value for value in values if not math.isnan(value)]
     return math.fsum(defined) / len(defined) if defined else float("nan")
-
-
-def _write_table(path: Path, ids: tuple[str, ...], columns: tuple[list[float], ...]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(zip(ids, *columns, strict=True))
-    write_text(path, text.getvalue())

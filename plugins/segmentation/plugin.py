@@ -7,7 +7,6 @@ weights are downloaded; those that the trainer publishes are the user's own.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -21,6 +20,7 @@ from .config import SegmentationConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -114,10 +114,9 @@ class SegmenterExtractor(Extractor):
 
     @property
     def weights_hash(self) -> str:
-        from ...core.durable import file_hash
-        from ..supervised.checkpoint import WEIGHTS_FILE
+        from ..supervised.checkpoint import weights_hash
 
-        return file_hash(Path(self.config.weights, WEIGHTS_FILE))[:8]
+        return weights_hash(self.config.weights)
 
     def feature_maps(self, images: Tensor) -> Sequence[Tensor]:
         from .prediction import encoder_maps

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.context import Context
-from ..supervised.images import resized
+from ..supervised.images import network_input, resized
 from .segmenter import Segmenter
 
 MIRRORINGS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
@@ -21,7 +21,7 @@ def lesion_probabilities(
     ``network``, in evaluation mode, maps such images to logits. Images are resized to its ``size`` and the
     probabilities back, bilinearly with antialiasing. ``flips`` takes the mean over the four mirrorings.
     """
-    inputs = resized(images, (size, size)).contiguous(memory_format=torch.channels_last)
+    inputs = network_input(images, size)
     views = MIRRORINGS if flips else MIRRORINGS[:1]
     total = torch.zeros(len(images), 1, size, size, device=images.device)
     for axes in views:
@@ -50,6 +50,5 @@ def encoder_maps(segmenter: Segmenter, images: Tensor, *, size: int) -> list[Ten
 
     Always in fp32: distances between feature distributions are differences of close numbers.
     """
-    inputs = resized(images, (size, size)).contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, enabled=False):
-        return segmenter.encode(inputs)
+        return segmenter.encode(network_input(images, size))

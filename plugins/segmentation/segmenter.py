@@ -10,15 +10,7 @@ from torch import Tensor, nn
 
 from ...core.errors import CheckpointError, ConfigError, PluginError
 from ...core.registry import Registry
-from ..supervised.checkpoint import (
-    INFO_FILE,
-    WEIGHTS_FILE,
-    load_exactly,
-    load_pretrained,
-    read_info,
-    read_weights,
-    save_checkpoint,
-)
+from ..supervised.checkpoint import INFO_FILE, WEIGHTS_FILE, load_exactly, load_pretrained, read_info, read_weights
 from .config import SegmenterInfo
 
 
@@ -62,11 +54,6 @@ class Segmenter(nn.Module):
     def on(self, device: torch.device) -> Self:
         """Move the network to ``device``, channels last, and return it."""
         return self.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def save_segmenter(folder: Path, segmenter: Segmenter, info: SegmenterInfo) -> None:
-    """Publish weights and configuration in ``folder``, each file whole or absent, the configuration last."""
-    save_checkpoint(folder, segmenter, info)
 
 
 def load_segmenter(path: str | Path, registry: Registry | None = None) -> tuple[Segmenter, SegmenterInfo]:

@@ -14,6 +14,7 @@ from ...core.durable import write_bytes
 from ...core.registry import Registry
 from ...core.seeding import name_seed
 from ...core.training import Losses, Snapshot, TrainingLoop, Validation
+from ..supervised.checkpoint import save_checkpoint
 from ..supervised.training import (
     batch_rows,
     check_input,
@@ -28,7 +29,7 @@ from .metrics import Overlap
 from .pairs import Pairs, require_masks
 from .pictures import outline_sheet
 from .prediction import lesion_probabilities
-from .segmenter import Segmenter, load_encoder, save_segmenter
+from .segmenter import Segmenter, load_encoder
 
 AUXILIARY_WEIGHT = 0.5
 SHEET_CASES = 16
@@ -60,7 +61,7 @@ def train_segmenter(
         validation=None if held_out is None else _validation(config, context, held_out, every),
         snapshot=_snapshot(context, pairs if held_out is None else held_out, steps, output),
     )
-    save_segmenter(output, segmenter, info)
+    save_checkpoint(output, segmenter, info)
 
 
 def _losses(config: SegmentationConfig, loop: TrainingLoop, segmenter: Segmenter, pairs: Pairs) -> Losses:

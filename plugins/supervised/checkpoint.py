@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ...core.durable import write_bytes, write_text
+from ...core.durable import file_hash, write_bytes, write_text
 from ...core.errors import CheckpointError, first_line
 
 WEIGHTS_FILE = "model.safetensors"
@@ -69,6 +69,11 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     if not isinstance(table, dict) or not all(isinstance(value, Tensor) for value in table.values()):
         raise CheckpointError(f"weights file {file} holds no table of tensors; save the network's state_dict()")
     return table
+
+
+def weights_hash(folder: str) -> str:
+    """Return the first eight hexadecimal digits of the SHA-256 of the weights in ``folder``."""
+    return file_hash(Path(folder, WEIGHTS_FILE))[:8]
 
 
 def load_exactly(module: nn.Module, weights: dict[str, Tensor], *, where: str) -> None:

@@ -58,3 +58,8 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(images.shape[-2:]) == size:
         return images
     return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def network_input(images: Tensor, size: int) -> Tensor:
+    """Return fp32 ``images`` at ``size`` by ``size`` pixels as :func:`resized` makes them, channels last."""
+    return resized(images, (size, size)).contiguous(memory_format=torch.channels_last)

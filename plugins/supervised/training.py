@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...core.context import Context
 from ...core.errors import ConfigError, first_line
-from ...core.training import TrainingLoop
+from ...core.training import TrainingLoop, constant_rate, cosine_rate
 from ..data.augmentation import Augmentation
 from .settings import TrainingSettings
 
@@ -28,7 +28,7 @@ def supervised_loop(
         steps=steps,
         batch_size=settings.batch_size,
         examples=examples,
-        rate=lambda step: rate_factor(settings, step, steps),
+        rate=constant_rate if settings.schedule == "constant" else cosine_rate(steps, warmup_steps=0),
         clip_norm=settings.clip_norm or None,
         checkpoint_every=settings.checkpoint_every,
     )
@@ -55,11 +55,6 @@ def make_optimizer(settings: TrainingSettings, model: nn.Module) -> torch.optim.
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
     return torch.optim.RMSprop(parameters, lr=rate, weight_decay=decay, momentum=settings.momentum)
-
-
-def rate_factor(settings: TrainingSettings, step: int, steps: int) -> float:
-    """Return the factor on the learning rate at ``step`` of ``steps``."""
-    return 1.0 if settings.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def make_augmentation(settings: TrainingSettings) -> Augmentation:

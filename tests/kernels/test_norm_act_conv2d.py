@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -26,11 +25,8 @@ LAYOUTS = ["contiguous", "channels_last", "strided", "expanded"]
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def computed_on_one_thread(one_thread: None) -> None:
+    pass
 
 
 @pytest.fixture(params=AVAILABLE)

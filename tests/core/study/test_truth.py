@@ -7,7 +7,6 @@ from importlib.metadata import entry_points
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 import lesionforge as lf
 from lesionforge.core.registry import ENTRY_POINT_GROUP, Registry
@@ -60,20 +59,15 @@ class ShuffledPhantoms(lf.Source):
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(tmp_path_factory, one_thread_for_the_module):
     toys = SimpleNamespace(
         name="truth-toys",
         dist=SimpleNamespace(name="toy-distribution", version="1.0"),
         load=lambda: SimpleNamespace(register_plugins=lf.hookimpl(lambda: [ShuffledPhantoms])),
     )
     registry = Registry([*entry_points(group=ENTRY_POINT_GROUP), toys])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        study = lf.Study.from_toml(STUDY)
-        return study.run(output=tmp_path_factory.mktemp("truth") / "study", registry=registry, device="cpu")
-    finally:
-        torch.set_num_threads(threads)
+    study = lf.Study.from_toml(STUDY)
+    return study.run(output=tmp_path_factory.mktemp("truth") / "study", registry=registry, device="cpu")
 
 
 def dice(results, arm):

@@ -8,17 +8,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-import torch
 
 Reply = tuple[int, dict[str, str], bytes]
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def computed_on_one_thread(one_thread):
+    pass
 
 
 def completion(text: Any) -> Reply:

@@ -23,11 +23,8 @@ TINY = {"architecture": "timm:test_resnet", "size": 32}
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def computed_on_one_thread(one_thread):
+    pass
 
 
 def tinted(count: int = 24, *, seed: int = 0) -> Dataset:

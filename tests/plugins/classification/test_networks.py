@@ -8,9 +8,10 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from lesionforge.core.architectures import parameter_count
 from lesionforge.core.errors import CheckpointError, ConfigError
 from lesionforge.plugins.classification.config import TORCHVISION_NAMES, ClassificationConfig
-from lesionforge.plugins.classification.networks import TORCHVISION, _at_size, build_network, parameter_count
+from lesionforge.plugins.classification.networks import TORCHVISION, _at_size, build_network
 from lesionforge.plugins.supervised.checkpoint import read_weights
 
 

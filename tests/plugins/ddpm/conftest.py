@@ -14,11 +14,8 @@ TINY_SIZE = 16
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def computed_on_one_thread(one_thread):
+    pass
 
 
 @pytest.fixture(scope="session")

@@ -12,18 +12,16 @@ from lesionforge.core.context import Context
 from lesionforge.core.dataset import Dataset
 from lesionforge.plugins.segmentation.config import SegmentationConfig, SegmenterInfo
 from lesionforge.plugins.segmentation.plugin import SegmentationTrainer
-from lesionforge.plugins.segmentation.segmenter import Segmenter, save_segmenter
+from lesionforge.plugins.segmentation.segmenter import Segmenter
+from lesionforge.plugins.supervised.checkpoint import save_checkpoint
 from lesionforge.testing import disc_dataset
 
 TINY = {"size": 32, "width": 4, "depth": 2}
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def computed_on_one_thread(one_thread):
+    pass
 
 
 @pytest.fixture
@@ -51,5 +49,5 @@ def checkpoint(tmp_path: Path) -> Path:
         segmenter.network.head.bias -= segmenter(torch.rand(4, 3, 32, 32)).median()
     folder = tmp_path / "segmenter"
     folder.mkdir()
-    save_segmenter(folder, segmenter, info)
+    save_checkpoint(folder, segmenter, info)
     return folder

@@ -9,7 +9,8 @@ from torchvision.models import resnet18
 
 from lesionforge.core.errors import CheckpointError
 from lesionforge.plugins.segmentation.config import SegmenterInfo
-from lesionforge.plugins.segmentation.segmenter import Segmenter, load_encoder, load_segmenter, save_segmenter
+from lesionforge.plugins.segmentation.segmenter import Segmenter, load_encoder, load_segmenter
+from lesionforge.plugins.supervised.checkpoint import save_checkpoint
 
 UNET = SegmenterInfo(architecture="unet", encoder="resnet18", size=32)
 
@@ -17,7 +18,7 @@ UNET = SegmenterInfo(architecture="unet", encoder="resnet18", size=32)
 def test_published_weights_reload_bit_for_bit(tmp_path):
     torch.manual_seed(0)
     segmenter = Segmenter(UNET).on(torch.device("cpu")).eval()
-    save_segmenter(tmp_path, segmenter, UNET)
+    save_checkpoint(tmp_path, segmenter, UNET)
     random_state = torch.get_rng_state()
     again, info = load_segmenter(str(tmp_path))
     assert torch.equal(random_state, torch.get_rng_state())

@@ -19,7 +19,6 @@ from lesionforge.plugins.segmentation.pairs import Pairs
 from lesionforge.plugins.segmentation.segmenter import load_segmenter
 from lesionforge.plugins.segmentation.trainer import initial_segmenter, training_loss
 from lesionforge.plugins.supervised import images as images_module
-from lesionforge.plugins.supervised.training import rate_factor
 from lesionforge.testing import assert_contract, disc_dataset
 
 
@@ -196,10 +195,16 @@ def test_large_data_are_decoded_in_passing_with_the_same_result(discs, monkeypat
     assert torch.equal(resident[0], expected.images) and torch.equal(resident[1], expected.masks)
 
 
-def test_schedules_and_the_auxiliary_head():
-    cosine, constant = SegmentationConfig(), SegmentationConfig(schedule="constant")
-    assert [rate_factor(cosine, step, 10) for step in (0, 5, 10)] == pytest.approx([1, 0.5, 0])
-    assert rate_factor(constant, 9, 10) == 1
+@pytest.mark.parametrize(
+    ("schedule", "factors"), [("cosine", [1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5]), ("constant", [1, 1, 1, 1])]
+)
+def test_the_rate_follows_its_schedule(discs, make_trainer, tmp_path, schedule, factors):
+    make_trainer(steps=4, learning_rate=1e-3, schedule=schedule).train(discs, None, tmp_path)
+    rates = [float(row["learning_rate"]) for row in read_table(tmp_path / "curves.csv")]
+    assert rates == pytest.approx([1e-3 * factor for factor in factors])
+
+
+def test_the_auxiliary_head_counts_half():
     logits, masks = torch.randn(2, 2, 4, 4), torch.ones(2, 1, 4, 4)
 
     def loss(z, m):

@@ -36,11 +36,8 @@ TINY = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def computed_on_one_thread(one_thread_for_the_module):
+    pass
 
 
 def trained(output, data=None, **values):

@@ -13,7 +13,7 @@ from ...core.errors import ConfigError, PluginError
 from ..diffusion.schedulers import ReverseProcess
 from ..stable_diffusion.inference import ready_base
 from ..stable_diffusion.prompts import PromptEncoder
-from ..stable_diffusion.sampling import decode, latent_size, sample
+from ..stable_diffusion.sampling import decode, latent_size, sample_cases
 from .guidance import LayoutGuide, MapRecorders, guidance_rates
 from .layout import LAYOUT_LOSSES, DiDGenLoss, LayoutLoss
 from .placeholders import PREFIX, check_placeholders, placeholder_places
@@ -84,18 +84,7 @@ class PairSampler:
             loss=self._loss(),
             rates=self._rates if layout is not None else (),
         )
-        latents = sample(
-            self._base,
-            encoded,
-            batch.seeds,
-            context=self._context,
-            steps=self._config.num_inference_steps,
-            guidance_scale=self._config.guidance_scale,
-            scheduler=self._config.scheduler,
-            size=self._size,
-            guide=guide,
-            progress=lambda done, total: self._context.progress(done, total, {}),
-        )
+        latents = sample_cases(self._base, encoded, batch.seeds, self._config, self._context, guide=guide)
         images = decode(self._base, latents, context=self._context)
         scores = {"layout_loss": guide.losses[-1].float()} if guide.losses else None
         return batch.with_columns(images=images, soft_masks=guide.soft_masks, prompts=prompts, scores=scores)

@@ -18,6 +18,7 @@ from ...core.errors import PluginError
 from ...core.hookspecs import hookimpl
 from ...core.roles import Annotator, Generator, Plugin, Trainer
 from ..stable_diffusion.captioning import CaptionerName, check_captioner
+from ..stable_diffusion.settings import SamplingSettings, Scheduler, TuningSettings
 
 if TYPE_CHECKING:
 
@@ -30,17 +31,12 @@ Compat = Literal["paper", "reference"]
 COMPAT = "the paper's definitions, or the behaviour of its released code"
 
 
-class DiDGenTrainerConfig(PluginConfig):
+class DiDGenTrainerConfig(TuningSettings):
     """Settings of the trainer ``didgen``; the defaults are the paper's where it names a value."""
 
-    base: Checkpoint = Field(description="Stable Diffusion base: hub name, diffusers folder, builtin:NAME, train:NAME")
-    size: int = Field(512, ge=16, description="edge in pixels of the training images")
     captioner: CaptionerName = Field(
         "derm-prompt", description="chain of annotators that writes the captions; empty: those of the data"
     )
-    steps: int = Field(20_000, ge=1, description="optimisation steps")
-    batch_size: int = Field(4, ge=1, description="images per step")
-    learning_rate: float = Field(1e-5, gt=0, description="AdamW's rate, constant after the warm-up")
     warmup_steps: int = Field(500, ge=0, description="steps of linear warm-up (released code)")
     weight_decay: float = Field(1e-2, ge=0, description="AdamW's weight decay (released code)")
     clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient (released code)")
@@ -51,9 +47,7 @@ class DiDGenTrainerConfig(PluginConfig):
     )
     lora_rank: int = Field(0, ge=0, description="rank of LoRA on the attention projections; 0: the whole U-Net")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights, warmed up; 0: none")
-    gradient_checkpointing: bool = Field(False, description="compute activations again and save their memory")
     compat: Compat = Field("paper", description=COMPAT)
-    checkpoint_every: int = Field(1000, ge=1, description="steps between resume points")
     snapshot_every: int = Field(1000, ge=0, description="steps between pictures of the maps; 0 for none")
     snapshot_count: int = Field(8, ge=1, description="images in a picture of the maps")
 
@@ -79,16 +73,12 @@ class DiDGenTrainer(Trainer):
         training.train(self.config, train, output, self.context)
 
 
-class DiDGenGeneratorConfig(PluginConfig):
+class DiDGenGeneratorConfig(SamplingSettings):
     """Settings of the generator ``didgen``; the defaults are the paper's where it names a value."""
 
     checkpoint: Checkpoint = Field(description="folder that trainer didgen wrote, or train:NAME")
-    size: int | None = Field(None, ge=8, description="edge in pixels of the images; default the base's own")
-    scheduler: Literal["ddim", "pndm", "ddpm", "dpm-solver++", "sde-dpm-solver++"] = Field(
-        "ddim", description="way from noise to image (ours; the released code takes pndm)"
-    )
+    scheduler: Scheduler = Field("ddim", description="way from noise to image (ours; the released code takes pndm)")
     num_inference_steps: int = Field(50, ge=2, description="steps of the scheduler")
-    guidance_scale: float = Field(7.5, ge=0, description="classifier-free guidance")
     layout_loss: Literal["didgen", "zest-guide", "attention-refocusing"] = Field(
         "didgen", description="what layout guidance descends: the paper's, or a baseline's"
     )

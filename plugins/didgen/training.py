@@ -8,19 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from peft import LoraConfig, get_peft_model
-from peft.peft_model import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ...core.context import Context
 from ...core.dataset import Dataset, image_tensor
 from ...core.errors import ConfigError
-from ...core.training import Snapshot, TrainingLoop
+from ...core.training import Snapshot
+from ..stable_diffusion.adaptation import save_learnt, trainable_unet, tuning_loop
 from ..stable_diffusion.attention import RecordedAttention, record_attention
-from ..stable_diffusion.base import StableDiffusionBase, load_base, save_base
+from ..stable_diffusion.base import StableDiffusionBase, load_base
 from ..stable_diffusion.prompts import PromptEncoder
-from ..stable_diffusion.sampling import latent_size
 from .examples import Examples, encoded_examples
 from .losses import region_loss, token_maps
 from .pictures import save_map_sheet
@@ -29,15 +27,12 @@ from .placeholders import PREFIX, add_placeholders, placeholder_places
 if TYPE_CHECKING:
     from .plugin import DiDGenTrainerConfig
 
-LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 PICTURED_TIMESTEP = 250
 """Noise level of the pictures of maps: shapes are there, and so is noise (ours)."""
 
 
 def train(config: DiDGenTrainerConfig, dataset: Dataset, output: Path, context: Context) -> None:
     """Fine-tune as ``config`` says and leave a diffusers folder, curves and pictures of the maps in ``output``.
-
-    The folder's own size is the trained one, at which images are drawn unless told otherwise.
 
     Raises:
         CheckpointError: the base cannot be used.
@@ -48,20 +43,20 @@ def train(config: DiDGenTrainerConfig, dataset: Dataset, output: Path, context: 
     add_placeholders(base)
     _check_resolution(base, config)
     examples = encoded_examples(base, dataset, config, context, output)
-    network = trainable_unet(base, config, context.seed)
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    loop = TrainingLoop(
-        model=network,
-        optimizer=torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True),
+    network = trainable_unet(
+        base,
+        lora_rank=config.lora_rank,
+        gradient_checkpointing=config.gradient_checkpointing,
+        seed=context.seed,
+    )
+    loop = tuning_loop(
+        config,
+        network,
+        examples=len(examples),
         output=output,
         context=context,
-        steps=config.steps,
-        batch_size=config.batch_size,
-        examples=len(examples),
-        rate=lambda step: min(1.0, (step + 1) / max(config.warmup_steps, 1)),
-        clip_norm=config.clip_norm,
-        ema_decay=config.ema_decay or None,
-        checkpoint_every=config.checkpoint_every,
+        warmup_steps=config.warmup_steps,
+        ema_decay=config.ema_decay,
     )
     tuning = FineTuning(base, examples, config, loop.device)
     sheets = MapSheets(tuning, output / "maps")
@@ -69,24 +64,7 @@ def train(config: DiDGenTrainerConfig, dataset: Dataset, output: Path, context: 
         lambda rows, step: tuning.losses(loop.network, rows),
         snapshot=Snapshot(config.snapshot_every, sheets.take) if config.snapshot_every and sheets.rows else None,
     )
-    if isinstance(network, PeftModel):
-        network.merge_and_unload()
-    base.unet.register_to_config(sample_size=latent_size(base, config.size))
-    save_base(base, output)
-
-
-def trainable_unet(base: StableDiffusionBase, config: DiDGenTrainerConfig, seed: int) -> nn.Module:
-    """Return the U-Net ready to learn: all of it, or by LoRA on the attention projections; the rest is frozen."""
-    base.vae.requires_grad_(False)
-    base.text_encoder.requires_grad_(False)
-    if config.gradient_checkpointing:
-        base.unet.enable_gradient_checkpointing()
-    if not config.lora_rank:
-        return base.unet
-    adapter = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_rank, target_modules=LORA_TARGETS)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return get_peft_model(base.unet, adapter)  # type: ignore[arg-type]
+    save_learnt(base, network, config.size, output)
 
 
 def _check_resolution(base: StableDiffusionBase, config: DiDGenTrainerConfig) -> None:

@@ -14,7 +14,7 @@ from ...core.errors import PluginError
 from ..stable_diffusion.base import load_base
 from ..stable_diffusion.inference import made_ready, round_network
 from ..stable_diffusion.prompts import PromptEncoder
-from ..stable_diffusion.sampling import Residuals, decode, sample
+from ..stable_diffusion.sampling import Residuals, decode, sample_cases
 from .controlnet import condition_images, load_controlnet
 from .prompts import typed_prompt
 
@@ -46,22 +46,18 @@ class ControlledSampler:
         Raises:
             PluginError: there are no masks, or they are not binary, or of another size than the images to make.
         """
-        config = self._config
         masks = self._masks(batch)
         nothing = (None,) * len(batch)
         pairs = zip(batch.prompts or nothing, batch.labels or nothing, strict=True)
         prompts = [typed_prompt(prompt, label) for prompt, label in pairs]
-        latents = sample(
+        latents = sample_cases(
             self._base,
             self._encode(prompts, cases=batch.ids),
             batch.seeds,
-            context=self._context,
-            steps=config.num_inference_steps,
-            guidance_scale=config.guidance_scale,
-            scheduler=config.scheduler,
+            self._config,
+            self._context,
             size=self._size,
             control=lambda latents, timestep, states: self._residuals(masks, latents, timestep, states),
-            progress=lambda done, total: self._context.progress(done, total, {}),
         )
         return batch.with_columns(images=decode(self._base, latents, context=self._context), prompts=prompts)
 

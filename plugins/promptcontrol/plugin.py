@@ -9,27 +9,25 @@ leaves open are ours, and say so in their descriptions.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ...core.config import Checkpoint, PluginConfig
+from ...core.config import Checkpoint
 from ...core.hookspecs import hookimpl
 from ...core.roles import Generator, Plugin, Trainer
 from ..stable_diffusion.captioning import CaptionerName, check_captioner
+from ..stable_diffusion.settings import BASE, SamplingSettings, Scheduler, TuningSettings
 
 if TYPE_CHECKING:
     from ...core.batch import Batch
     from ...core.context import Context
     from ...core.dataset import Dataset
 
-BASE = "Stable Diffusion base: hub name, diffusers folder, builtin:NAME, train:NAME"
 
-
-class PromptControlTrainerConfig(PluginConfig):
+class PromptControlTrainerConfig(TuningSettings):
     """Settings of the trainer ``promptcontrol``; the defaults are those of ControlNet, or ours."""
 
-    base: Checkpoint = Field(description=BASE)
     size: int = Field(512, ge=16, description="edge in pixels of the training images (ControlNet)")
     captioner: CaptionerName = Field(
         "derm-prompt", description="chain of annotators that writes the captions; empty: those of the data"
@@ -40,8 +38,6 @@ class PromptControlTrainerConfig(PluginConfig):
     weight_decay: float = Field(1e-2, ge=0, description="AdamW's weight decay (its default)")
     clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient (ours)")
     empty_share: float = Field(0.5, ge=0, le=1, description="share of prompts that are left empty (ControlNet)")
-    gradient_checkpointing: bool = Field(False, description="compute activations again and save their memory")
-    checkpoint_every: int = Field(1000, ge=1, description="steps between resume points")
 
 
 class PromptControlTrainer(Trainer):
@@ -65,19 +61,16 @@ class PromptControlTrainer(Trainer):
         training.train(self.config, train, output, self.context)
 
 
-class PromptControlGeneratorConfig(PluginConfig):
+class PromptControlGeneratorConfig(SamplingSettings):
     """Settings of the generator ``promptcontrol``."""
 
     checkpoint: Checkpoint = Field(description="folder that trainer promptcontrol wrote, or train:NAME")
     base: Checkpoint = Field(description=f"the base that it was trained on. {BASE}")
     size: int | None = Field(None, ge=8, description="edge in pixels of the images; default that of the training")
-    scheduler: Literal["ddim", "ddpm", "dpm-solver++", "sde-dpm-solver++"] = Field(
-        "ddim", description="way from noise to image; the paper's is ddim"
-    )
+    scheduler: Scheduler = Field("ddim", description="way from noise to image; the paper's is ddim")
     num_inference_steps: int = Field(50, ge=2, description="steps of the scheduler (ours)")
     guidance_scale: float = Field(7.5, ge=0, description="classifier-free guidance (ours)")
     conditioning_scale: float = Field(1.0, ge=0, le=2, description="factor on what the ControlNet adds; 0: the base")
-    compile: bool = Field(False, description="compile the U-Net; worth it for hundreds of cases, slow for a few")
 
 
 class PromptControlGenerator(Generator):

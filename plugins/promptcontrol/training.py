@@ -13,7 +13,7 @@ from torch.nn.functional import mse_loss
 
 from ...core.context import Context
 from ...core.dataset import Dataset, mask_tensor
-from ...core.training import TrainingLoop
+from ..stable_diffusion.adaptation import tuning_loop
 from ..stable_diffusion.base import StableDiffusionBase, load_base
 from ..stable_diffusion.fingerprint import base_fingerprint
 from ..stable_diffusion.inference import made_ready
@@ -44,19 +44,7 @@ def train(config: PromptControlTrainerConfig, dataset: Dataset, output: Path, co
         network.enable_gradient_checkpointing()
         base.unet.enable_gradient_checkpointing()
     examples = prepared_examples(base, dataset, config, context, output)
-    loop = TrainingLoop(
-        model=network,
-        optimizer=torch.optim.AdamW(
-            network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        ),
-        output=output,
-        context=context,
-        steps=config.steps,
-        batch_size=config.batch_size,
-        examples=len(examples.prompts),
-        clip_norm=config.clip_norm,
-        checkpoint_every=config.checkpoint_every,
-    )
+    loop = tuning_loop(config, network, examples=len(examples.prompts), output=output, context=context)
     training = ControlTraining(base, examples, config.empty_share, loop.device)
     loop.run(lambda rows, step: training.losses(loop.network, rows))
     save_controlnet(network, fingerprint, config.size, output)

@@ -13,7 +13,7 @@ from ...kernels import seeded_uniform, stream_of
 from ..data.icd11 import Terms
 from ..stable_diffusion.inference import made_ready
 from ..stable_diffusion.prompts import PromptEncoder
-from ..stable_diffusion.sampling import decoded_channels, latent_size, sample
+from ..stable_diffusion.sampling import decoded_channels, latent_size, sample_cases
 from .checkpoint import load_adapted
 from .widening import COLOURS
 from .wording import class_prompt
@@ -49,17 +49,8 @@ class PairSampler:
         """
         config, context = self._config, self._context
         labels, prompts = self._labels_and_prompts(batch)
-        latents = sample(
-            self._base,
-            self._encode(prompts, cases=batch.ids),
-            batch.seeds,
-            context=context,
-            steps=config.num_inference_steps,
-            guidance_scale=config.guidance_scale,
-            scheduler=config.scheduler,
-            size=config.size,
-            progress=lambda done, total: context.progress(done, total, {}),
-        )
+        encoded = self._encode(prompts, cases=batch.ids)
+        latents = sample_cases(self._base, encoded, batch.seeds, config, context)
         channels = decoded_channels(self._base, latents, context=context)
         images = ((channels[:, :COLOURS] + 1) / 2).clamp(0, 1).contiguous()
         soft_masks = channels[:, COLOURS:].sigmoid().contiguous()

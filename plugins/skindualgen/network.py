@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from peft import LoraConfig, get_peft_model
 from peft.peft_model import PeftModel
 from torch import Tensor, nn
 
 from ...core.errors import CheckpointError, ConfigError, first_line
-from ...core.seeding import name_seed
+from ..stable_diffusion.adaptation import with_lora
 from ..stable_diffusion.base import StableDiffusionBase
 from .widening import COLOURS, WidenedInput, WidenedOutput, widen
 
@@ -103,14 +102,10 @@ def pair_network(base: StableDiffusionBase, config: SkinDualGenTrainerConfig, se
         base.vae.enable_gradient_checkpointing()
     if config.vae_slicing:
         base.vae.enable_slicing()
-    lora = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=list(config.targets))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(name_seed(str(seed), "adapter") >> 1)
-        try:
-            adapted = get_peft_model(base.unet, lora)  # type: ignore[arg-type]
-        except ValueError as error:
-            raise ConfigError(f"targets = {list(config.targets)} do not fit the base: {first_line(error)}") from error
-    assert isinstance(adapted, PeftModel)
+    try:
+        adapted = with_lora(base, rank=config.rank, alpha=config.alpha, targets=config.targets, seed=seed)
+    except ValueError as error:
+        raise ConfigError(f"targets = {list(config.targets)} do not fit the base: {first_line(error)}") from error
     return PairNetwork(base, adapted, first, last)
 
 

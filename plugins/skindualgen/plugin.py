@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ...core.config import Checkpoint, PluginConfig
+from ...core.config import Checkpoint
 from ...core.hookspecs import hookimpl
 from ...core.roles import Generator, Plugin, Trainer
 from ..data.icd11 import Terms
 from ..stable_diffusion.captioning import CaptionerName, check_captioner
+from ..stable_diffusion.settings import SamplingSettings, TuningSettings
 from .wording import CAPTIONER
 
 if TYPE_CHECKING:
@@ -27,10 +28,9 @@ if TYPE_CHECKING:
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
 
-class SkinDualGenTrainerConfig(PluginConfig):
+class SkinDualGenTrainerConfig(TuningSettings):
     """Settings of the trainer ``skindualgen``; the defaults are the paper's where it names a value."""
 
-    base: Checkpoint = Field(description="Stable Diffusion base: hub name, diffusers folder, builtin:NAME, train:NAME")
     size: int = Field(256, ge=16, description="edge in pixels of the training images")
     prompts: Literal["class", "captions"] = Field(
         "class", description="class: the paper's template alone; captions: sentences that begin with it"
@@ -41,7 +41,6 @@ class SkinDualGenTrainerConfig(PluginConfig):
     terms: Terms = Field("plain", description="icd-11: classes in prompts as ICD-11 names them, not as the data do")
     prompt_dropout: float = Field(0.1, ge=0, le=1, description="share of prompts left empty, for guidance (ours)")
     steps: int = Field(41_000, ge=1, description="optimisation steps; the paper's 100 epochs of 1,640 images")
-    batch_size: int = Field(4, ge=1, description="images per step")
     learning_rate: float = Field(1e-4, gt=0, description="AdamW's rate, constant")
     weight_decay: float = Field(1e-2, ge=0, description="AdamW's weight decay (ours)")
     clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient (ours)")
@@ -72,7 +71,6 @@ class SkinDualGenTrainerConfig(PluginConfig):
         False, description="compute activations of U-Net and autoencoder again and save their memory"
     )
     vae_slicing: bool = Field(False, description="encode and decode one image at a time")
-    checkpoint_every: int = Field(1000, ge=1, description="steps between resume points")
     snapshot_every: int = Field(1000, ge=0, description="steps between pictures of predicted pairs; 0 for none")
     snapshot_count: int = Field(8, ge=1, description="pairs in a picture")
 
@@ -110,7 +108,7 @@ class SkinDualGenTrainer(Trainer):
         training.train(self.config, train, output, self.context)
 
 
-class SkinDualGenGeneratorConfig(PluginConfig):
+class SkinDualGenGeneratorConfig(SamplingSettings):
     """Settings of the generator ``skindualgen``; the defaults are the paper's where it names a value."""
 
     checkpoint: Checkpoint = Field(description="folder that trainer skindualgen wrote, or train:NAME")
@@ -118,14 +116,9 @@ class SkinDualGenGeneratorConfig(PluginConfig):
         None, description="where the base lies that was adapted; default the name that training knew it by"
     )
     labels: Names = Field((), description="class or classes to draw; default an earlier stage's labels, else all")
-    size: int | None = Field(None, ge=8, description="edge in pixels of the images; default the base's own")
-    scheduler: Literal["ddim", "pndm", "ddpm", "dpm-solver++", "sde-dpm-solver++"] = Field(
-        "ddim", description="way from noise to image"
-    )
     num_inference_steps: int = Field(45, ge=1, description="steps of the scheduler")
     guidance_scale: float = Field(1.22, ge=0, description="classifier-free guidance")
     threshold: float = Field(0.5, gt=0, lt=1, description="probability from which a pixel is lesion")
-    compile: bool = Field(False, description="compile the U-Net; worth it for hundreds of cases, slow for a few")
 
 
 class SkinDualGenGenerator(Generator):

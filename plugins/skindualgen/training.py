@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from ...core.context import Context
 from ...core.dataset import Dataset
-from ...core.training import Snapshot, TrainingLoop
+from ...core.training import Snapshot
 from ..data.augmentation import Augmentation
+from ..stable_diffusion.adaptation import tuning_loop
 from ..stable_diffusion.base import LATENT_CHANNELS, StableDiffusionBase, load_base
 from ..stable_diffusion.fingerprint import base_fingerprint
 from ..stable_diffusion.inference import round_frozen_weights
@@ -55,18 +56,7 @@ def train(config: SkinDualGenTrainerConfig, dataset: Dataset, output: Path, cont
     network = pair_network(base, config, context.seed)
     round_frozen_weights(base, context)
     base.to(context.device)
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    loop = TrainingLoop(
-        model=network,
-        optimizer=torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True),
-        output=output,
-        context=context,
-        steps=config.steps,
-        batch_size=config.batch_size,
-        examples=len(examples),
-        clip_norm=config.clip_norm,
-        checkpoint_every=config.checkpoint_every,
-    )
+    loop = tuning_loop(config, network, examples=len(examples), output=output, context=context)
     tuning = FineTuning(base, examples, config, loop.device)
     sheets = PairSheets(tuning, output / "pairs")
     loop.run(

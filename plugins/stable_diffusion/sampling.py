@@ -14,6 +14,7 @@ from ..diffusion.schedulers import ReverseProcess
 from .base import LATENT_CHANNELS, StableDiffusionBase
 from .posterior import check_sizes, posterior
 from .prompts import EncodedPrompts, encode_prompts
+from .settings import SamplingSettings
 
 Guide = Callable[[Tensor, int, int], Tensor]
 """Called before every step with (latents, number of the step, timestep); returns the latents to go on with."""
@@ -69,10 +70,7 @@ def sample(
     encoded = prompts if isinstance(prompts, EncodedPrompts) else encode_prompts(base, prompts)
     if len(encoded.states) != len(seeds):
         raise ConfigError(f"there are {len(encoded.states)} prompts for {len(seeds)} seeds; give one a case")
-    states = encoded.states.to(context.device)
-    if guidance_scale != 1.0:
-        negative = encode_prompts(base, [negative_prompt]).states.to(context.device)
-        states = torch.cat((negative.expand_as(states), states))
+    states = _branches(base, encoded.states.to(context.device), negative_prompt, guidance_scale)
     process = ReverseProcess(base.schedule, scheduler, steps, eta=eta, clip_sample=False)
     noise = CaseNoise(seeds, (LATENT_CHANNELS, edge, edge), context, stream=stream)
     # On the device, and not numbers: a compiled U-Net would be compiled anew for each.
@@ -88,6 +86,39 @@ def sample(
             if progress is not None:
                 progress(k + 1, len(process.timesteps))
     return latents
+
+
+def sample_cases(
+    base: StableDiffusionBase,
+    prompts: EncodedPrompts,
+    seeds: Sequence[int],
+    settings: SamplingSettings,
+    context: Context,
+    *,
+    size: int | None = None,
+    negative_prompt: str = "",
+    guide: Guide | None = None,
+    control: Control | None = None,
+) -> Tensor:
+    """Return the latents of a generator's cases as :func:`sample` draws them by ``settings``; ``context`` sees each step.
+
+    Args:
+        size: in place of that of the settings.
+    """
+    return sample(
+        base,
+        prompts,
+        seeds,
+        context=context,
+        steps=settings.num_inference_steps,
+        guidance_scale=settings.guidance_scale,
+        scheduler=settings.scheduler,
+        size=size or settings.size,
+        negative_prompt=negative_prompt,
+        guide=guide,
+        control=control,
+        progress=lambda done, total: context.progress(done, total, {}),
+    )
 
 
 def decode(base: StableDiffusionBase, latents: Tensor, *, context: Context) -> Tensor:
@@ -130,6 +161,14 @@ def latent_size(base: StableDiffusionBase, size: int | None) -> int:
     size = base.size if size is None else size
     check_sizes(base.vae, (size,))
     return size // base.downsampling
+
+
+def _branches(base: StableDiffusionBase, states: Tensor, negative_prompt: str, guidance_scale: float) -> Tensor:
+    """Return the text states that :func:`_predict` takes: (2N, 77, d), those of no prompt first, or with 1 as given."""
+    if guidance_scale == 1.0:
+        return states
+    negative = encode_prompts(base, [negative_prompt]).states.to(states.device)
+    return torch.cat((negative.expand_as(states), states))
 
 
 def _predict(

@@ -9,7 +9,7 @@ from ....core.context import Context
 from ....core.errors import ConfigError
 from ..inference import ready_base
 from ..prompts import PromptEncoder
-from ..sampling import decode, latent_size, sample
+from ..sampling import decode, latent_size, sample_cases
 from .wording import labelled
 
 if TYPE_CHECKING:
@@ -39,17 +39,9 @@ class ImageSampler:
         """
         config, context = self._config, self._context
         prompts = self._prompts(batch)
-        latents = sample(
-            self._base,
-            self._encode(prompts, cases=batch.ids),
-            batch.seeds,
-            context=context,
-            steps=config.num_inference_steps,
-            guidance_scale=config.guidance_scale,
-            scheduler=config.scheduler,
-            size=config.size,
-            negative_prompt=config.negative_prompt,
-            progress=lambda done, total: context.progress(done, total, {}),
+        encoded = self._encode(prompts, cases=batch.ids)
+        latents = sample_cases(
+            self._base, encoded, batch.seeds, config, context, negative_prompt=config.negative_prompt
         )
         return batch.with_columns(images=decode(self._base, latents, context=context), prompts=prompts)
 

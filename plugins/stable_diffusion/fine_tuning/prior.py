@@ -16,7 +16,7 @@ from ....core.seeding import case_seed
 from ....core.training_state import STATE_FOLDER
 from ..base import StableDiffusionBase
 from ..kept import kept_tensors
-from ..latent_diffusion.pictures import save_samples
+from ..samples import save_samples
 from ..sampling import decode, sample
 from .wording import labelled
 
@@ -75,13 +75,13 @@ def kept_prior(
             rows = range(first, min(first + BATCH, len(prompts)))
             parts.append(_sampled(base, config, [prompts[row] for row in rows], rows, context).cpu())
             context.progress(rows.stop, len(prompts), {})
-        return {"latents": torch.cat(parts)}
+        latents = torch.cat(parts)
+        shown = latents[: config.snapshot_count]
+        images = decode(base, shown.to(context.device), context=context)
+        save_samples(images, prompts[: len(shown)], output / "prior", 0)
+        return {"latents": latents}
 
-    latents = kept_tensors(output / LATENTS, drawn, len(prompts))["latents"]
-    shown = range(min(config.snapshot_count, len(prompts)))
-    images = decode(base, latents[: len(shown)].to(context.device), context=context)
-    save_samples(2 * images - 1, [prompts[row] for row in shown], output / "prior", 0)
-    return Prior(latents, prompts)
+    return Prior(kept_tensors(output / LATENTS, drawn, len(prompts))["latents"], prompts)
 
 
 def _sampled(

@@ -13,22 +13,20 @@ from torch import Tensor, nn
 from ....core.context import Context
 from ....core.dataset import Dataset
 from ....core.errors import DataError
-from ....core.seeding import case_seed
-from ....core.training import Snapshot, TrainingLoop
-from ..adaptation import merged, trainable_unet
-from ..base import StableDiffusionBase, load_base, save_base
+from ....core.training import Snapshot
+from ..adaptation import save_learnt, trainable_unet, tuning_loop
+from ..base import StableDiffusionBase, load_base
 from ..kept import kept_captions, kept_latents
-from ..latent_diffusion.pictures import save_samples
 from ..latents import PosteriorLatents
 from ..prompts import PromptEncoder
-from ..sampling import decode, latent_size, sample
+from ..samples import SampleSheets
+from ..sampling import latent_size
 from .prior import Prior, kept_prior, prior_prompts
 from .wording import labelled
 
 if TYPE_CHECKING:
     from .plugin import FineTuningConfig
 
-SAMPLING_STEPS = 25
 GUIDANCE_SCALE = 7.5
 
 
@@ -52,28 +50,30 @@ def train(config: FineTuningConfig, dataset: Dataset, output: Path, context: Con
         gradient_checkpointing=config.gradient_checkpointing,
         seed=context.seed,
     )
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    loop = TrainingLoop(
-        model=network,
-        optimizer=torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True),
+    loop = tuning_loop(
+        config,
+        network,
+        examples=len(examples.prompts),
         output=output,
         context=context,
-        steps=config.steps,
-        batch_size=config.batch_size,
-        examples=len(examples.prompts),
-        rate=lambda step: min(1.0, (step + 1) / max(config.warmup_steps, 1)),
-        clip_norm=config.clip_norm,
-        ema_decay=config.ema_decay or None,
-        checkpoint_every=config.checkpoint_every,
+        warmup_steps=config.warmup_steps,
+        ema_decay=config.ema_decay,
     )
     tuning = FineTuning(base, examples, prior, config, loop.device)
-    sheets = SampleSheets(base, examples.prompts, config, context, output / "samples")
+    sheets = SampleSheets(
+        lambda network: base,  # which the network lies in
+        examples.prompts,
+        context,
+        output / "samples",
+        count=config.snapshot_count,
+        size=config.size,
+        guidance_scale=GUIDANCE_SCALE,
+    )
     loop.run(
         lambda rows, step: tuning.losses(loop.network, rows),
         snapshot=Snapshot(config.snapshot_every, sheets.take) if config.snapshot_every else None,
     )
-    merged(network)
-    save_base(base, output)
+    save_learnt(base, network, config.size, output)
 
 
 @dataclass(frozen=True)
@@ -147,29 +147,3 @@ class FineTuning:
             states = self._encode(prompts).states
         predicted = network(schedule.noised(clean, noise, timesteps), timesteps, states, return_dict=False)[0]
         return (predicted.float() - schedule.target(clean, noise, timesteps)).square().mean((1, 2, 3))
-
-
-class SampleSheets:
-    """Draws the same cases again and again, of prompts spread evenly over the training images."""
-
-    def __init__(
-        self, base: StableDiffusionBase, prompts: list[str], config: FineTuningConfig, context: Context, folder: Path
-    ) -> None:
-        count = min(config.snapshot_count, len(prompts))
-        self._prompts = [prompts[number * len(prompts) // count] for number in range(count)]
-        self._base, self._size, self._context, self._folder = base, config.size, context, folder
-
-    def take(self, network: nn.Module, step: int) -> None:
-        """Draw the samples and write them to ``step-NNNNNN.png``; the network lies within the base."""
-        latents = sample(
-            self._base,
-            self._prompts,
-            [case_seed(self._context.seed, number) for number in range(len(self._prompts))],
-            context=self._context,
-            steps=SAMPLING_STEPS,
-            guidance_scale=GUIDANCE_SCALE,
-            size=self._size,
-            stream="samples",
-        )
-        images = decode(self._base, latents, context=self._context)
-        save_samples(2 * images - 1, self._prompts, self._folder, step)

@@ -1,35 +1,24 @@
-"""Pictures for people: reconstructions beside their images, samples with their captions, curves."""
+"""Pictures for people: reconstructions beside their images, and curves."""
 
 from __future__ import annotations
 
 import csv
 import io
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 
 from ....core.durable import write_bytes
 from ....core.pictures import contact_sheet
-
-CAPTION_COLUMNS = 26
-CAPTION_LINES = 4
+from ..samples import levels, save_sheet
 
 
 def save_reconstructions(images: Tensor, decoded: Tensor, folder: Path, step: int) -> None:
     """Write ``step-NNNNNN.png``: (N, 3, H, W) images in [-1, 1] in the upper row, what comes back in the lower."""
-    both = [*_arrays(images), *_arrays(decoded)]
+    both = [*levels((images + 1) / 2), *levels((decoded + 1) / 2)]
     sheet = contact_sheet(both, columns=len(images), tile=images.shape[-1], title="images, and decoded again")
-    _save(sheet, folder, step)
-
-
-def save_samples(images: Tensor, captions: Sequence[str], folder: Path, step: int) -> None:
-    """Write ``step-NNNNNN.png``: (N, 3, H, W) images in [-1, 1] with their captions below."""
-    lines = ["\n".join(textwrap.wrap(caption, CAPTION_COLUMNS)[:CAPTION_LINES]) for caption in captions]
-    sheet = contact_sheet(_arrays(images), captions=lines, tile=max(images.shape[-1], 160), title=f"step {step}")
-    _save(sheet, folder, step)
+    save_sheet(sheet, folder, step)
 
 
 def save_curves(tables: Sequence[Path], file: Path) -> None:
@@ -55,15 +44,3 @@ def _columns(table: Path) -> dict[str, tuple[list[float], list[float]]]:
         rows = list(csv.DictReader(file))
     names = [name for name in rows[0] if name not in ("step", "learning_rate")]
     return {name: ([float(row["step"]) for row in rows], [float(row[name]) for row in rows]) for name in names}
-
-
-def _arrays(images: Tensor) -> list:
-    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return list(pixels)
-
-
-def _save(sheet: Image.Image, folder: Path, step: int) -> None:
-    folder.mkdir(exist_ok=True)
-    picture = io.BytesIO()
-    sheet.save(picture, "PNG")
-    write_bytes(folder / f"step-{step:06d}.png", picture.getvalue())

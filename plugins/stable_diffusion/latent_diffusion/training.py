@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ....core.context import Context
 from ....core.dataset import Dataset
 from ....core.training import Snapshot, TrainingLoop, cosine_rate
 from ..base import StableDiffusionBase, save_base
+from ..samples import SampleSheets
 from ..tokens import clip_tokenizer
 from .autoencoder import latents_of, trained_autoencoder
 from .captions import Prompts, captions_of, tokenized
@@ -21,7 +22,6 @@ from .card import write_card
 from .images import POSES
 from .losses import denoising_losses
 from .networks import SCHEDULE, TextConditionedDenoiser, fresh_denoiser
-from .samples import SampleSheets
 
 if TYPE_CHECKING:
     from .plugin import LatentDiffusionConfig
@@ -46,12 +46,22 @@ def train_base(
     latents = latents_of(train, vae, poses, context, output)
     denoiser = fresh_denoiser(config, tokenizer, context.seed)
 
-    def assembled(network: TextConditionedDenoiser) -> StableDiffusionBase:
+    def assembled(network: nn.Module) -> StableDiffusionBase:
+        assert isinstance(network, TextConditionedDenoiser)
         return StableDiffusionBase(network.unet, vae, network.text_encoder, tokenizer, SCHEDULE, output)
 
     snapshot = None
     if config.snapshot_every:
-        sheets = SampleSheets(assembled, captions[0], config, context, output / "samples")
+        sheets = SampleSheets(
+            assembled,
+            captions[0],
+            context,
+            output / "samples",
+            count=config.snapshot_count,
+            size=config.size,
+            guidance_scale=config.guidance_scale,
+            unsaid=config.short_prompt,
+        )
         snapshot = Snapshot(config.snapshot_every, sheets.take)
     _train_denoiser(denoiser, latents, prompts, snapshot, _part(context, config, config.autoencoder_steps), output)
     save_base(assembled(denoiser), output, dtype=torch.bfloat16)

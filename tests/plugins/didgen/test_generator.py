@@ -50,7 +50,7 @@ def test_maps_are_read_where_the_released_code_reads_them(tiny_model, monkeypatc
     steps = {}
     for compat in ("paper", "reference"):
         with monkeypatch.context() as patch:
-            patch.setattr(generation, "sample", lambda *given, **settings: seeded_normal([1], (4, 8, 8)))
+            patch.setattr(generation, "sample_cases", lambda *given, **settings: seeded_normal([1], (4, 8, 8)))
             made = []
             original = generation.LayoutGuide.__init__
 

@@ -25,7 +25,7 @@ from lesionforge.plugins.didgen.losses import token_maps
 from lesionforge.plugins.didgen.maps import iou
 from lesionforge.plugins.didgen.placeholders import PREFIX, add_placeholders, check_placeholders, placeholder_places
 from lesionforge.plugins.didgen.plugin import DiDGenTrainer, DiDGenTrainerConfig
-from lesionforge.plugins.stable_diffusion import kept
+from lesionforge.plugins.stable_diffusion import adaptation, kept
 from lesionforge.plugins.stable_diffusion.base import load_base
 from lesionforge.plugins.stable_diffusion.prompts import encode_prompts
 from lesionforge.plugins.stable_diffusion.sampling import encode
@@ -237,12 +237,12 @@ def test_a_share_of_the_prompts_is_the_prefix_alone(tiny_base, phantoms, monkeyp
 def test_the_optimiser_gets_its_settings(tiny_base, phantoms, tmp_path, monkeypatch):
     given = {}
 
-    class Watched(training.TrainingLoop):
+    class Watched(adaptation.TrainingLoop):
         def __init__(self, **settings):
             given.update(settings)
             super().__init__(**settings)
 
-    monkeypatch.setattr(training, "TrainingLoop", Watched)
+    monkeypatch.setattr(adaptation, "TrainingLoop", Watched)
     config = settings(tiny_base, steps=1, warmup_steps=10, clip_norm=0.5, weight_decay=0.03, learning_rate=2e-4)
     train(config, phantoms.take(range(4)), tmp_path / "out")
     (group,) = given["optimizer"].param_groups

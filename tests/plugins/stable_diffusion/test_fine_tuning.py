@@ -16,7 +16,7 @@ from lesionforge.core.durable import tree_hash
 from lesionforge.core.errors import CheckpointError, ConfigError, DataError
 from lesionforge.core.seeding import case_seed
 from lesionforge.plugins.stable_diffusion import kept
-from lesionforge.plugins.stable_diffusion.adaptation import merged, trainable_unet
+from lesionforge.plugins.stable_diffusion.adaptation import save_learnt, trainable_unet
 from lesionforge.plugins.stable_diffusion.base import load_base
 from lesionforge.plugins.stable_diffusion.fine_tuning import prior as priors
 from lesionforge.plugins.stable_diffusion.fine_tuning import training
@@ -186,7 +186,7 @@ def test_snapshots_show_what_was_learnt_so_far(base, data, tmp_path):
     assert [file.name for file in (folder / "samples").iterdir()] == ["step-000004.png"]
 
 
-def test_lora_lies_within_the_base_until_it_is_merged(base):
+def test_lora_lies_within_the_base_and_is_part_of_the_weights_that_are_saved(base, tmp_path):
     loaded, plain = load_base(base), load_base(base)
     network = trainable_unet(loaded, lora_rank=2, gradient_checkpointing=False, seed=0)
     for name, weight in network.named_parameters():
@@ -197,9 +197,11 @@ def test_lora_lies_within_the_base_until_it_is_merged(base):
     with torch.no_grad():
         adapted = loaded.unet(*arguments).sample
         assert not torch.allclose(adapted, plain.unet(*arguments).sample, atol=1e-3)
-        merged(network)
-        torch.testing.assert_close(loaded.unet(*arguments).sample, adapted, atol=1e-4, rtol=1e-4)
-    assert set(loaded.unet.state_dict()) == set(plain.unet.state_dict())
+        save_learnt(loaded, network, 64, tmp_path)
+        saved = load_base(tmp_path)
+        torch.testing.assert_close(saved.unet(*arguments).sample, adapted, atol=1e-4, rtol=1e-4)
+    assert set(saved.unet.state_dict()) == set(plain.unet.state_dict())
+    assert saved.size == 64 != plain.size
 
 
 def test_errors_say_what_is_wrong(base, data, tmp_path):

@@ -17,6 +17,7 @@ from .progress import pace
 IDLE = "idle"
 BAR_WIDTH = 26
 PACE_AFTER = 1.0
+LINES_FOR_BARS, FEWEST_LINES_ABOVE = 6, 3
 
 
 class _Title(ProgressColumn):
@@ -52,11 +53,11 @@ class _Bar(BarColumn):
 class _Rows(Bars):
     """Bars below whatever stands above them."""
 
-    above: Callable[[], RenderableType] | None = None
+    above: Callable[[int], RenderableType] | None = None
 
     def get_renderables(self) -> Iterable[RenderableType]:
         if self.above is not None:
-            yield self.above()
+            yield self.above(max(self.console.height - LINES_FOR_BARS, FEWEST_LINES_ABOVE))
         yield from super().get_renderables()
 
 
@@ -76,21 +77,15 @@ class LiveDisplay:
         self._rows: dict[str, TaskID] = {}
         self._idle = self._bars.add_task("working", total=None, note="", subordinate=True, first=0)
 
-    @property
-    def above(self) -> Callable[[], RenderableType] | None:
-        """What is drawn above the rows, anew each time; None for nothing."""
-        return self._bars.above
-
-    @above.setter
-    def above(self, draw: Callable[[], RenderableType]) -> None:
-        self._bars.above = draw
-
     def __enter__(self) -> Self:
         self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
+
+    def put_above(self, draw: Callable[[int], RenderableType]) -> None:
+        self._bars.above = draw
 
     def show(self, row: str, title: str, done: int, total: int | None, note: str) -> None:
         fields = {"note": printable(note), "subordinate": title.startswith(" "), "first": done}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ from .completion import complete_exporter
 from .data_argument import load
 from .outcome import Verb
 from .output import columns, console, number, printable, write_json
-from .progress import following
+from .progress import following, tell
 
 if TYPE_CHECKING:
     from ..core.inspection import Inspection
@@ -55,12 +56,7 @@ def inspect(
 
     dataset = load(spec, split)
     with following(quiet=quiet) as observers:
-
-        def progress(done: int, total: int) -> None:
-            for observer in observers:
-                observer.stage_progress(stage="decoding", done=done, total=total, metrics={})
-
-        found = inspect(dataset, progress=progress)
+        found = inspect(dataset, progress=partial(tell, observers, "decoding"))
         if output is not None:
             sheet = io.BytesIO()
             dataset_sheet(dataset, tile=size).save(sheet, format="PNG")

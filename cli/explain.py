@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 from . import options
 from .data_argument import load
 from .output import columns, console, number, printable, write_json
-from .progress import following
+from .progress import following, tell
 
 if TYPE_CHECKING:
     from ..core.explaining import Explained
@@ -78,11 +79,7 @@ def explain(
     dataset = load(data, None if split == ALL_SPLITS else split)
     methods = [name.strip() for names in method or METHODS for name in names.split(",")]
     with following(quiet=quiet) as observers:
-
-        def progress(done: int, total: int) -> None:
-            for observer in observers:
-                observer.stage_progress(stage="explaining", done=done, total=total, metrics={})
-
+        progress = partial(tell, observers, "explaining")
         found = explain(checkpoints, dataset, methods=methods, count=count, device=device, progress=progress)
         picture = io.BytesIO()
         heat_sheet(found, tile=size).save(picture, format="PNG")

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.hookspecs import hookimpl
-from .output import console, printable
-from .progress import JOB, STAGE, Display, LineDisplay, Progress, in_words
+from .output import printable
+from .progress import JOB, STAGE, Display, Progress, in_words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 GRID = "grid"
 DONE, NOW, TO_DO = "■", "▸", "·"
-LINES_BESIDES = 6
 
 
 class GridProgress(Progress):
@@ -30,6 +27,7 @@ class GridProgress(Progress):
         self._folder = Path()
         self._cells: dict[str, str] = {}
         self._current, self._started = "", time.monotonic()
+        display.put_above(self.grid)
 
     @hookimpl
     def grid_started(self, output: Path, cells: Sequence[tuple[str, str]]) -> None:
@@ -86,21 +84,3 @@ class GridProgress(Progress):
                 text.append(sign, "cyan" if sign != TO_DO else "dim")
             text.append("\n")
         return text
-
-
-@contextmanager
-def following_grid(*, quiet: bool) -> Iterator[list[GridProgress]]:
-    """Yield the observers that show a study's progress; what the block prints goes to standard error meanwhile."""
-    target = console(stderr=True)
-    with redirect_stdout(sys.stderr):
-        if quiet:
-            yield []
-        elif target.is_terminal and not target.is_dumb_terminal:
-            from .bars import LiveDisplay
-
-            with LiveDisplay(target) as display:
-                progress = GridProgress(display)
-                display.above = lambda: progress.grid(max(target.height - LINES_BESIDES, 3))
-                yield [progress]
-        else:
-            yield [GridProgress(LineDisplay(target))]

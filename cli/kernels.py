@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import options
 from .output import columns, console, number, printable, write_json
-from .progress import following
+from .progress import following, tell
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -38,12 +39,7 @@ def kernels(bench: Bench = False, as_json: options.Json = False, quiet: options.
 
 def _timings(hook: Any, *, quiet: bool) -> list[Mapping[str, Any]]:
     with following(quiet=quiet) as observers:
-
-        def progress(done: int, total: int) -> None:
-            for observer in observers:
-                observer.stage_progress(stage="timing", done=done, total=total, metrics={})
-
-        return _joined(hook.kernel_timings(progress=progress))
+        return _joined(hook.kernel_timings(progress=partial(tell, observers, "timing")))
 
 
 def _joined(parts: Iterable[Iterable[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from . import options
 from .completion import complete_metric
 from .data_argument import load
 from .output import columns, complain, console, number, plain, printable, write_json
-from .progress import following
+from .progress import following, tell
 
 if TYPE_CHECKING:
     from ..core.metrics import Measurement, Results
@@ -65,12 +66,7 @@ def metrics(
 
     a, b = load(first, split_a, size=size), load(second, split_b, size=size)
     with following(quiet=quiet) as observers:
-
-        def progress(name: str, done: int, total: int) -> None:
-            for observer in observers:
-                observer.stage_progress(stage=name, done=done, total=total, metrics={})
-
-        results = compare(a, b, metric or (), device=device, seed=seed, progress=progress)
+        results = compare(a, b, metric or (), device=device, seed=seed, progress=partial(tell, observers))
     document = {**results.as_dict(), "size": size, "splits": [split_a, split_b]}
     if output is not None:
         write_text(output, json.dumps(plain(document), indent=2, allow_nan=False) + "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..core.hookspecs import hookimpl
 from .output import console, duration, number, printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
 LINE_EVERY = 30.0
 SHOWN_METRICS = 3
@@ -26,6 +26,9 @@ class Display(Protocol):
 
     def show(self, row: str, title: str, done: int, total: int | None, note: str) -> None:
         """Draw or redraw a row; without a total only its title."""
+
+    def put_above(self, draw: Callable[[int], RenderableType]) -> None:
+        """Draw anew with each picture, above the rows, what ``draw`` makes for a number of lines; a log does not."""
 
     def drop(self, row: str) -> None:
         """Remove a row."""
@@ -187,6 +190,9 @@ class LineDisplay:
             facts += [pace(speed), f"{duration((total - done) / speed)} left"]
         self._print(title, *facts, note)
 
+    def put_above(self, draw: Callable[[int], RenderableType]) -> None:
+        pass
+
     def drop(self, row: str) -> None:
         self._rows.pop(row, None)
 
@@ -200,8 +206,12 @@ class LineDisplay:
 
 
 @contextmanager
-def following(*, quiet: bool) -> Iterator[list[Progress]]:
-    """Yield the observers that show a run's progress; what the block prints goes to standard error meanwhile."""
+def following(*, quiet: bool, observer: Callable[[Display], Progress] = Progress) -> Iterator[list[Progress]]:
+    """Yield the observers that show progress; what the block prints goes to standard error meanwhile.
+
+    Args:
+        observer: makes what draws on a display; by default for runs.
+    """
     target = console(stderr=True)
     with redirect_stdout(sys.stderr):
         if quiet:
@@ -210,6 +220,12 @@ def following(*, quiet: bool) -> Iterator[list[Progress]]:
             from .bars import LiveDisplay
 
             with LiveDisplay(target) as display:
-                yield [Progress(display)]
+                yield [observer(display)]
         else:
-            yield [Progress(LineDisplay(target))]
+            yield [observer(LineDisplay(target))]
+
+
+def tell(observers: Sequence[Progress], stage: str, done: int, total: int) -> None:
+    """Tell ``observers`` how far ``stage`` is."""
+    for observer in observers:
+        observer.stage_progress(stage=stage, done=done, total=total, metrics={})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,8 +11,10 @@ import typer
 
 from . import options
 from .completion import complete_study
-from .grid_progress import following_grid
-from .output import complain, write_json
+from .grid_progress import GridProgress
+from .launch import resumable, show_plan
+from .output import write_json
+from .progress import following
 from .recipe_argument import LONGEST_NAME, SHIPPED, read_setting
 from .study_summary import print_plan, print_results
 
@@ -91,9 +92,18 @@ def study(
     wanted = _with_settings(_read(study), data, budget, settings or [])
     place = folder or output or _default_output(wanted)
     if dry_run:
-        _plan(wanted, place, resume=resume, as_json=as_json, quiet=quiet)
+        show_plan(wanted.plan(output=place, resume=resume), print_plan, as_json=as_json, quiet=quiet)
         return
-    results = _run(wanted, place, resume, _part(shard), allow_leak, device, not no_report, quiet)
+    with resumable("study", place, is_study_folder), following(quiet=quiet, observer=GridProgress) as observers:
+        results = wanted.run(
+            output=place,
+            resume=resume,
+            shard=_part(shard),
+            allow_leak=allow_leak,
+            device=device,
+            observers=observers,
+            report=not no_report,
+        )
     if as_json:
         write_json({"output": str(place), "assembled": results.assembled, **_summary(results)})
     elif not quiet:
@@ -163,47 +173,6 @@ def _part(shard: str | None) -> tuple[int, int] | None:
 def _default_output(study: Study) -> Path:
     name = re.sub(r"[^\w.+-]+", "-", study.name).strip("-.")[:LONGEST_NAME]
     return Path("runs", name or "study")
-
-
-def _plan(study: Study, output: Path, *, resume: bool, as_json: bool, quiet: bool) -> None:
-    plan = study.plan(output=output, resume=resume)
-    if as_json:
-        write_json(plan.as_dict())
-    elif not quiet:
-        print_plan(plan)
-    if plan.obstacle:
-        complain(plan.obstacle)
-        raise typer.Exit(2)
-
-
-def _run(
-    study: Study,
-    output: Path,
-    resume: bool,
-    shard: tuple[int, int] | None,
-    allow_leak: bool,
-    device: str,
-    report: bool,
-    quiet: bool,
-) -> StudyResults:
-    """Carry the study out; what interrupts it says how to go on."""
-    from ..core.errors import PluginFailure
-
-    try:
-        with following_grid(quiet=quiet) as observers:
-            return study.run(
-                output=output,
-                resume=resume,
-                shard=shard,
-                allow_leak=allow_leak,
-                device=device,
-                observers=observers,
-                report=report,
-            )
-    except (KeyboardInterrupt, PluginFailure) as error:
-        if is_study_folder(output):
-            error.add_note(f"go on with: lesionforge study {shlex.quote(str(output))} --resume")
-        raise
 
 
 def _summary(results: StudyResults) -> dict[str, object]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +9,7 @@ import typer
 
 from . import options
 from .completion import complete_metric, complete_recipe
+from .launch import resumable, show_plan
 from .output import complain, write_json
 from .progress import following
 from .recipe_argument import default_output, read_recipe, with_settings
@@ -140,7 +138,7 @@ def tune(
         return
     from ..core.tuning.tuner import carry_out
 
-    with _resumable(folder), following(quiet=quiet) as observers:
+    with resumable("tune", folder, is_tuning_folder), following(quiet=quiet) as observers:
         tuning = carry_out(
             wanted,
             output=folder,
@@ -195,27 +193,6 @@ def _check_alone(folder: Path, values: dict[str, Any], output: Path | None, *, r
 
 
 def _plan(search: Search, folder: Path, *, resume: bool, as_json: bool, quiet: bool) -> None:
-    """Print what would be done; exit with 2 where the output folder stands in the way."""
     from ..core.tuning.plan import plan_tuning
 
-    plan = plan_tuning(search, output=folder, resume=resume)
-    if as_json:
-        write_json(plan.as_dict())
-    elif not quiet:
-        print_plan(plan)
-    if plan.obstacle:
-        complain(plan.obstacle)
-        raise typer.Exit(2)
-
-
-@contextmanager
-def _resumable(output: Path) -> Iterator[None]:
-    """Add to what interrupts the block how to go on, provided that there is something to go on with."""
-    from ..core.errors import PluginFailure
-
-    try:
-        yield
-    except (KeyboardInterrupt, PluginFailure) as error:
-        if is_tuning_folder(output):
-            error.add_note(f"go on with: lesionforge tune {shlex.quote(str(output))} --resume")
-        raise
+    show_plan(plan_tuning(search, output=folder, resume=resume), print_plan, as_json=as_json, quiet=quiet)

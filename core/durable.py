@@ -49,6 +49,15 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
+def made_folder(path: Path) -> Path:
+    """Return ``path``, a folder that is made where it is missing; raises StoreError where the file system refuses."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes ``path`` if the block succeeds; the rename is the commit.

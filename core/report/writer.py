@@ -8,13 +8,13 @@ from typing import Any
 
 from ... import __version__
 from ..dataset import Dataset
-from ..durable import write_text
-from ..errors import StoreError
+from ..durable import made_folder, write_text
 from ..run import Run
 from .census import take_census
 from .comparison import CAUTION, classification_jobs, compare_jobs, further_metrics, segmentation_jobs
 from .environment import page_environment
 from .gallery import kept_pictures, real_pictures, rejected_rows, soft_mask_pictures
+from .heat_maps import heat_maps_source
 from .likeness import likeness_of
 from .overview import facts_of, is_phantom, job_seconds, reference_name, stage_table, tiles, title_of
 from .scores import score_rows
@@ -40,11 +40,7 @@ def write_report(run: Run, *, real: Dataset | None = None) -> Path:
         DataError: an image of the run or of ``real`` cannot be decoded.
     """
     page = render(run, real)
-    try:
-        run.store.report.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot write {run.store.report}: {error.strerror}") from error
-    path = run.store.report / PAGE
+    path = made_folder(run.store.report) / PAGE
     write_text(path, page)
     return path
 
@@ -86,6 +82,7 @@ def _content(run: Run, real: Dataset | None) -> dict[str, Any]:
         "job_seconds": job_seconds(run),
         "segmentation": segmentation,
         "classification": classification_jobs(jobs),
+        "heat_maps": heat_maps_source(run),
         "others": [view for view in jobs if view.metrics and view not in segmentation],
         "comparisons": compare_jobs(jobs, real),
         "caution": CAUTION,

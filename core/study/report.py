@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import __version__
 from ..bootstrap import RESAMPLES
-from ..durable import write_text
-from ..errors import StoreError
+from ..durable import made_folder, write_text
 from ..report.environment import page_environment
 from ..report.overview import Tile
 from ..report.wording import count
@@ -39,11 +38,7 @@ def write_study_report(study: Study, material: Material, findings: Findings, sto
         .get_template("study.html")
         .render(_content(study, material, findings, store))
     )
-    try:
-        store.report.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot write {store.report}: {error.strerror}") from error
-    path = store.report / PAGE
+    path = made_folder(store.report) / PAGE
     write_text(path, page)
     return path
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..durable import remove_leftovers, write_text
+from ..durable import made_folder, remove_leftovers, write_text
 from ..errors import StoreError
 from ..job_files import METRICS
 from ..locking import flocked, lock_tried
@@ -44,11 +44,8 @@ class StudyStore:
         obstacle = self.obstacle(resume=resume)
         if obstacle is not None:
             raise StoreError(obstacle)
-        try:
-            for folder in (self.root, self.jobs, self.synthetic, self.results):
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot write to {self.root}: {error.strerror}") from error
+        for folder in (self.root, self.jobs, self.synthetic, self.results):
+            made_folder(folder)
         if not self.study.exists() or self.study.read_text(encoding="utf-8") != text:
             write_text(self.study, text)
 
@@ -67,9 +64,7 @@ class StudyStore:
     @contextmanager
     def holding(self, key: str) -> Iterator[bool]:
         """Hold the training ``key`` for this process during the block; False where another process holds it."""
-        folder = self.jobs / key
-        folder.mkdir(parents=True, exist_ok=True)
-        with lock_tried(folder / LOCK) as held:
+        with lock_tried(made_folder(self.jobs / key) / LOCK) as held:
             yield held
 
     def discard(self, key: str) -> None:

@@ -72,3 +72,47 @@ def test_networks_of_tokens_name_the_methods_they_have(cli, data, train):
     folder = train("tokens", "timm:test_vit")
     result = cli("explain", folder, "--data", data, "--split", "all", "--output", "sheet.png", "-q")
     assert result.exit_code == 2 and "take the methods saliency and occlusion" in result.stderr
+
+
+CLASSIFIERS = """
+[data]
+source = "phantom(count=40, size=32)"
+
+[train.short]
+use = "classification"
+architecture = "timm:test_resnet"
+size = 32
+steps = 1
+
+[train.long]
+use = "classification"
+architecture = "timm:test_resnet"
+size = 32
+steps = 2
+"""
+
+
+def test_a_report_shows_where_the_classifiers_of_its_run_look(cli):
+    Path("two.toml").write_text(CLASSIFIERS)
+    assert cli("run", "two.toml", "-o", "out", "--device", "cpu", "-q").exit_code == 0
+    page = Path("out/report/index.html")
+    assert "Where each classifier looks" not in page.read_text()
+
+    result = cli("report", "out", "--explain", "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    with Image.open("out/report/heat-maps.png") as sheet:
+        assert sheet.width > 7 * 128 and sheet.height > 8 * 128
+    explained = page.read_text()
+    assert "Where each classifier looks, on the same test images (phantoms)" in explained
+
+    assert cli("report", "out", "-q").exit_code == 0
+    assert page.read_text() == explained
+
+
+def test_a_run_without_a_classifier_has_nothing_to_explain(cli):
+    assert cli("run", "blobs | threshold", "-n", 2, "-o", "out", "-q").exit_code == 0
+    result = cli("report", "out", "--explain", "-q")
+    assert result.exit_code == 2 and "name the run's real data with --data" in result.stderr
+    result = cli("report", "out", "--explain", "--data", "phantom(count=40, size=32)", "-q")
+    assert result.exit_code == 2 and "no finished training of out is a classifier" in result.stderr
+    assert not Path("out/report/heat-maps.png").exists()

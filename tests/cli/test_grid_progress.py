@@ -60,7 +60,6 @@ def test_other_jobs_keep_their_names_and_a_terminal_draws_the_grid_above(folder)
     console = Console(file=target, force_terminal=True, width=100, height=30)
     with LiveDisplay(console) as display:
         progress = GridProgress(display)
-        display.above = lambda: progress.grid(10)
         progress.job_started(name="generator", trainer="ddpm", output=root)
         progress.stage_progress(stage="generator", done=3, total=9, metrics={})
         progress.job_done(name="generator", metrics={})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..bootstrap import Interval, Numbers, Resampling
-from ..report.wording import count, signed
+from ..report.wording import count, plural, signed
 from ..seeding import name_seed
 from .grid import Amount
 from .measures import CLASS_RATES, MEASURES, Measure, class_pseudo_values
@@ -72,22 +73,30 @@ class Comparison:
         return "gain" if (low > 0) == self.measure.higher else "loss"
 
     @property
+    def finding(self) -> str:
+        """The verdict without its numbers."""
+        if self.outcome == "none":
+            return "no gain shown"
+        if self.interval.runs == 1:
+            return f"{self.outcome} on these test images by one training, which cannot carry a claim"
+        if self.p_holm is not None and self.p_holm > LEVEL:
+            return f"{self.outcome} that does not survive the number of comparisons"
+        return self.outcome
+
+    @property
     def verdict(self) -> str:
         """What follows from the numbers, in words."""
         found, unit = self.interval, self.measure.unit
         mean, low, high = (signed(self.measure.shown(value)) for value in (found.mean, found.low, found.high))
-        size = f"{_seeds(found.runs)}, n = {count(found.images)}"
-        numbers = f"{mean} {unit}, 95 % CI {low} to {high}, {size}"
-        if self.outcome == "none":
-            return f"no gain shown: {numbers}"
-        p = "" if found.p is None else f", {_p(found.p)}"
+        told = (
+            f"{self.finding}: {mean} {unit}, 95 % CI {low} to {high}, {_seeds(found.runs)}, n = {count(found.images)}"
+        )
+        if self.outcome == "none" or found.p is None:
+            return told
+        told += f", {_p(found.p)}"
         if self.family > 1 and self.p_holm is not None:
-            p += f", {_p(self.p_holm)} after Holm's correction for {self.family} comparisons"
-        if found.runs == 1:
-            return f"{self.outcome} on these test images by one training, which cannot carry a claim: {numbers}{p}"
-        if self.p_holm is not None and self.p_holm > LEVEL:
-            return f"{self.outcome} that does not survive the number of comparisons: {numbers}{p}"
-        return f"{self.outcome}: {numbers}{p}"
+            told += f", {_p(self.p_holm)} after Holm's correction for {self.family} comparisons"
+        return told
 
     def row(self) -> dict[str, Any]:
         """Return the comparison as one row of a tidy table; differences are in the measure's own scale."""
@@ -298,3 +307,13 @@ def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
 def few_runs(comparisons: Sequence[Comparison]) -> bool:
     """True where some comparison rests on fewer runs than can carry a claim."""
     return any(comparison.interval.runs < FEWEST_SEEDS for comparison in comparisons)
+
+
+def tallies(comparisons: Sequence[Comparison]) -> list[str]:
+    """Return one line a measure: how many comparisons there are, and how many of them found what."""
+    lines = []
+    for label in dict.fromkeys(comparison.measure.label for comparison in comparisons):
+        findings = Counter(comparison.finding for comparison in comparisons if comparison.measure.label == label)
+        told = ", ".join(f"{count(number)} {finding}" for finding, number in findings.most_common())
+        lines.append(f"{label}, {plural(findings.total(), 'comparison')}: {told}")
+    return lines

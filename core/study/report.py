@@ -12,6 +12,7 @@ from ..durable import made_folder, write_text
 from ..report.environment import page_environment
 from ..report.overview import Tile
 from ..report.wording import count
+from .comparisons import tallies
 from .examples import examples
 from .outcomes import TEST
 from .views import forests, real_curves, result_tables, sizes_chart, synthetic_curves
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from .store import StudyStore
 
 PAGE = "index.html"
+VERDICTS_SHOWN = 24
+"""Longer lists are folded up below their count."""
 
 
 def write_study_report(study: Study, material: Material, findings: Findings, store: StudyStore) -> Path:
@@ -46,6 +49,7 @@ def write_study_report(study: Study, material: Material, findings: Findings, sto
 def _content(study: Study, material: Material, findings: Findings, store: StudyStore) -> dict[str, Any]:
     comparisons = findings.comparisons
     told = [comparison for comparison in comparisons if comparison.measure.verdict]
+    verdicts = [comparison for comparison in told if comparison.test == TEST]
     reference = "phantom reference" if material.real.phantom else "real"
     return {
         "study": study,
@@ -57,7 +61,9 @@ def _content(study: Study, material: Material, findings: Findings, store: StudyS
         "leaks": material.leaks,
         "remarks": findings.remarks,
         "tiles": _tiles(study, material, findings),
-        "verdicts": [comparison for comparison in told if comparison.test == TEST],
+        "verdicts": verdicts,
+        "tallies": tallies(verdicts),
+        "verdicts_shown": VERDICTS_SHOWN,
         "externals": [comparison for comparison in told if comparison.test != TEST],
         "material": material,
         "splits": {name: len(material.real.split(name)) for name in _splits(material)},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from html import unescape
 
 import pytest
@@ -23,11 +24,19 @@ def page(tmp_path_factory, study_registry, toy_text, make_discs):
     return results.report.read_text(), results
 
 
+def unescaped(told, label):
+    return [unescape(text) for text in re.findall(rf"<b>{label}: (.*?)\.</b>", told)]
+
+
 def test_verdicts_of_every_comparison_stand_first(page):
     html, results = page
     told = html[html.index('id="answer"') : html.index('id="remarks"')]
     wanted = [v["verdict"] for v in results.summary()["verdicts"] if v["test"] == "test"]
-    assert len(wanted) == 2 * 2 * 3 * 2
+    assert len(wanted) == 2 * 2 * 3 * 2 and "<details open>" in told
+    for label in ("Dice", "IoU"):
+        found = Counter(text.partition(":")[0] for text in unescaped(told, label))
+        listed = ", ".join(f"{number} {finding}" for finding, number in found.most_common())
+        assert f"{label}, 12 comparisons: {listed}." in unescape(told)
     assert [unescape(text) for text in re.findall(r"<b>(?:Dice|IoU): (.*?)\.</b>", told)] == wanted
 
 

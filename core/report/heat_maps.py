@@ -17,7 +17,7 @@ from .gallery import sheet_source
 from .training import job_views
 
 SHEET = "heat-maps.png"
-CASES = 8
+CASES = 6
 TILE = 128
 
 

@@ -101,7 +101,7 @@ def test_a_report_shows_where_the_classifiers_of_its_run_look(cli):
     result = cli("report", "out", "--explain", "--device", "cpu")
     assert result.exit_code == 0, result.stderr
     with Image.open("out/report/heat-maps.png") as sheet:
-        assert sheet.width > 7 * 128 and sheet.height > 8 * 128
+        assert sheet.width > 7 * 128 and sheet.height > 6 * 128
     explained = page.read_text()
     assert "Where each classifier looks, on the same test images (phantoms)" in explained
 

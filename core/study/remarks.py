@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..report.wording import count
-from .comparisons import Comparison, few_runs
+from .comparison import Comparison, few_runs
 from .outcomes import TEST, Outcome
 from .statistics import FEWEST_SEEDS, SMALLEST_TEST
 

@@ -12,7 +12,7 @@ from ..durable import made_folder, write_text
 from ..report.environment import page_environment
 from ..report.overview import Tile
 from ..report.wording import count
-from .comparisons import tallies
+from .comparison import tallies
 from .examples import examples
 from .outcomes import TEST
 from .views import forests, real_curves, result_tables, sizes_chart, synthetic_curves

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ..durable import read_json, write_bytes, write_text
 from ..errors import StoreError
 from ..manifest import canonical_json
-from .comparisons import Comparison, compare
+from .comparison import Comparison
+from .comparisons import compare
 from .outcomes import TEST, Outcome, cell_table, gather, image_table, machines
 from .recipe import Study
 from .remarks import remarks

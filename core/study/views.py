@@ -12,7 +12,7 @@ from ..report.axes import Axis, axis_for
 from ..report.charts import Chart
 from ..report.series import Series, arrow_chart, series_chart, style
 from ..report.wording import MISSING, count, fixed, signed
-from .comparisons import Comparison
+from .comparison import Comparison
 from .measures import MEASURES, Measure
 from .outcomes import TEST, Outcome
 from .statistics import mean_and_spread

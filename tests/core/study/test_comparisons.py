@@ -10,7 +10,7 @@ import pytest
 from sklearn import metrics as sklearn
 
 from lesionforge.core.bootstrap import Interval
-from lesionforge.core.study.comparisons import Comparison
+from lesionforge.core.study.comparison import Comparison
 from lesionforge.core.study.measures import CLASS_RATES, MEASURES, class_pseudo_values, class_rates
 from lesionforge.core.study.statistics import SeedTests
 

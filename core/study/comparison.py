@@ -145,7 +145,7 @@ def tallies(comparisons: Sequence[Comparison]) -> list[str]:
     lines = []
     for label in dict.fromkeys(comparison.measure.label for comparison in comparisons):
         findings = Counter(comparison.finding for comparison in comparisons if comparison.measure.label == label)
-        told = ", ".join(f"{count(number)} {finding}" for finding, number in findings.most_common())
+        told = ", ".join(f"{finding} in {count(number)}" for finding, number in findings.most_common())
         lines.append(f"{label}, {plural(findings.total(), 'comparison')}: {told}")
     return lines
 

@@ -35,7 +35,7 @@ def test_verdicts_of_every_comparison_stand_first(page):
     assert len(wanted) == 2 * 2 * 3 * 2 and "<details open>" in told
     for label in ("Dice", "IoU"):
         found = Counter(text.partition(":")[0] for text in unescaped(told, label))
-        listed = ", ".join(f"{number} {finding}" for finding, number in found.most_common())
+        listed = ", ".join(f"{finding} in {number}" for finding, number in found.most_common())
         assert f"{label}, 12 comparisons: {listed}." in unescape(told)
     assert [unescape(text) for text in re.findall(r"<b>(?:Dice|IoU): (.*?)\.</b>", told)] == wanted
 

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from .context import Context
+from .convolutions import compute_soundly
 from .durable import write_text
 from .errors import ConfigError, PluginFailure
 from .seeding import name_seed
@@ -103,6 +104,8 @@ class TrainingLoop:
         self._accelerator = Accelerator(cpu=context.device.type == "cpu")
         if channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if context.device.type == "cpu" and context.precision == "bf16":
+            compute_soundly(model)
         self.model, self._output, self._context = model, output, context
         self._states = output / STATE_FOLDER
         self.network, self._optimizer = self._accelerator.prepare(model, optimizer)

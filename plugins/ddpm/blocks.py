@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core.convolutions import Float32Conv2d
 from ...core.errors import ConfigError
 from ...kernels import norm_act_conv2d
 
@@ -39,6 +40,12 @@ class NormActConv2d(nn.Module):
 
     def forward(self, x: Tensor, *, shift: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
         """Map x (N, C_in, H, W) to (N, C_out, H, W); ``shift`` is (N, C_out), ``residual`` has the output's shape."""
+        if isinstance(self.conv, Float32Conv2d):
+            with torch.autocast(x.device.type, enabled=False):
+                return self._mapped(x.float(), shift, residual)
+        return self._mapped(x, shift, residual)
+
+    def _mapped(self, x: Tensor, shift: Tensor | None, residual: Tensor | None) -> Tensor:
         norm, conv = self.norm, self.conv
         return norm_act_conv2d(
             x,

@@ -100,7 +100,7 @@ def sample_cases(
     guide: Guide | None = None,
     control: Control | None = None,
 ) -> Tensor:
-    """Return the latents of a generator's cases as :func:`sample` draws them by ``settings``; ``context`` sees each step.
+    """Return the latents of a generator's cases as :func:`sample` draws them by ``settings``, told to ``context``.
 
     Args:
         size: in place of that of the settings.

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import correlate
 
+from lesionforge.core.context import Context
 from lesionforge.core.errors import ConfigError
+from lesionforge.core.training import TrainingLoop
 from lesionforge.plugins.ddpm.blocks import NormActConv2d, SelfAttention2d, group_norm, sinusoids
 from lesionforge.plugins.ddpm.unet import DilatedUNet2D
 
@@ -155,3 +159,21 @@ def test_fits_diffusers_own_pipeline(tiny_network):
 def test_numbers_that_do_not_fit_are_refused(settings, words):
     with pytest.raises(ConfigError, match=words):
         DilatedUNet2D(**{"width": 8, **settings})
+
+
+def test_dilated_layers_of_any_width_learn_in_bf16_what_they_should(tmp_path):
+    """24 channels: oneDNN's bfloat16 gradient of such a dilated convolution is wrong, see core.convolutions."""
+    torch.manual_seed(0)
+    layer = NormActConv2d(24, 24, dilation=2)
+    exact = copy.deepcopy(layer).double()
+    images, shift = torch.randn(4, 24, 32, 32).contiguous(memory_format=torch.channels_last), torch.randn(4, 24)
+    context = Context(torch.device("cpu"), "bf16", "job", seed=1)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    loop = TrainingLoop(
+        model=layer, optimizer=optimizer, output=tmp_path, context=context, steps=1, batch_size=4, examples=4
+    )
+    before = layer.conv.weight.detach().clone()
+    loop.run(lambda rows, step: {"loss": loop.network(images, shift=shift, residual=images).float().square().mean()})
+    exact(images.double(), shift=shift.double(), residual=images.double()).square().mean().backward()
+    wanted = exact.conv.weight.grad
+    assert (before - layer.conv.weight - wanted).abs().max() < 0.05 * wanted.abs().max()

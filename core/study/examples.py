@@ -85,8 +85,8 @@ def _rows(
         "Best": by_score[::-1][:SHOWN] if column == DICE else [],
         "Worst": [image for image in by_score[:SHOWN] if after[image] < 1],
     }
-    drawn = _outlines(pairs[0], test) if column == DICE else lambda image: []
     rows = {image: row for row, image in enumerate(test.ids)}
+    drawn = _outlines(pairs[0], test, rows) if column == DICE else lambda image: []
 
     def picture(image: str) -> Picture:
         pixels, record = test.image(rows[image]), test.records[rows[image]]
@@ -98,10 +98,9 @@ def _rows(
     return tuple((title, [picture(image) for image in listed]) for title, listed in chosen.items() if listed)
 
 
-def _outlines(pair: tuple[Outcome, Outcome], test: Dataset) -> Callable[[str], list[Outline]]:
+def _outlines(pair: tuple[Outcome, Outcome], test: Dataset, rows: Mapping[str, int]) -> Callable[[str], list[Outline]]:
     """Return a function that gives the outlines of a test image: the truth, without synthetic cases, with them."""
     after, before = (read_masks(outcome.folder) for outcome in pair)
-    rows = {image: row for row, image in enumerate(test.ids)}
 
     def drawn(image: str) -> list[Outline]:
         masks = {"truth": test.mask(rows[image]), "before": before.get(image), "after": after.get(image)}
